@@ -1,0 +1,1 @@
+"""The destinations speak: one file per outside system, outbound and inbound together."""

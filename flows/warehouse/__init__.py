@@ -1,0 +1,1 @@
+"""Warehouse adapters: one small interface, one file per warehouse."""

@@ -1,0 +1,1 @@
+"""The studio shows: command line, web API and builder."""

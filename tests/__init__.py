@@ -1,0 +1,1 @@
+"""Tests mirror the source tree; `house` tests the repository itself."""
