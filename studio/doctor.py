@@ -1,0 +1,279 @@
+"""`penstock doctor`: what on this machine would keep Penstock from working, with the next step for each finding.
+
+Every check only looks: nothing is written into the project, no warehouse is opened, no network is used, and of
+secrets only the names are shown.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from studio.analytics import SWITCHES, still_on
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Status = Literal["ok", "warning", "failed"]
+
+OLDEST_PYTHON = (3, 11)
+MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
+ENV_VAR = re.compile(r"""env_var\(\s*(['"])(?P<name>\w+)\1\s*(?P<default>,)?""")
+ENV_VAR_CALL = re.compile(
+    r"""\{\{\s*env_var\(\s*(['"])(?P<name>\w+)\1\s*(?:,\s*(['"])(?P<default>.*?)\3\s*)?\)\s*\}\}"""
+)
+# A file this much newer than the clock says that the clock went back; less is the grain of file systems.
+CLOCK_SLACK = timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Attributes:
+        name: what was looked at.
+        status: `failed` keeps Penstock from working, `warning` only some of it.
+        detail: what was found.
+        hint: what to do, or empty.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All checks, in the order in which they were made."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a check failed."""
+        return any(check.status == "failed" for check in self.checks)
+
+
+def examine(project_dir: Path | None, target: str | None) -> Examination:
+    """Makes all checks.
+
+    Args:
+        project_dir: folder with `penstock.yaml`, or None to look for it from the working directory upwards.
+        target: the dbt target, or None for the default of the profile.
+    """
+    project = _find_project(project_dir)
+    checks = [_python(), _packages(), _git(), _time_zones(), _analytics(), _project(project, project_dir)]
+    if project is not None:
+        profile = _find_profiles(project)
+        checks += [_clock(project), _secrets(project, profile), _warehouse(project, profile, target)]
+    return Examination(tuple(checks))
+
+
+def show(examination: Examination, out: "Console") -> None:
+    """Prints the checks for people."""
+    from rich.markup import escape
+
+    width = max(len(check.name) for check in examination.checks)
+    for check in examination.checks:
+        out.print(f"{MARKS[check.status]} {check.name:<{width}}  {escape(check.detail)}")
+        if check.hint:
+            out.print(f"  {'':<{width}}  hint: {check.hint}", markup=False)
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < OLDEST_PYTHON:
+        return Check(
+            "python", "failed", f"{version}, needed is 3.11 or newer", "install Python 3.11, then `make setup`"
+        )
+    return Check("python", "ok", f"{version} ({sys.executable})")
+
+
+def _packages() -> Check:
+    from packaging.requirements import Requirement
+
+    try:
+        bounds = [Requirement(line) for line in metadata.requires("penstock") or ()]
+    except metadata.PackageNotFoundError:
+        return Check("packages", "failed", "penstock is not installed here", "`make setup`, or `pip install -e .`")
+    wrong = []
+    needed = [bound for bound in bounds if bound.marker is None or bound.marker.evaluate({"extra": ""})]
+    for bound in needed:
+        try:
+            version = metadata.version(bound.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{bound.name} is missing")
+            continue
+        if not bound.specifier.contains(version, prereleases=True):
+            wrong.append(f"{bound.name} {version} is outside {bound.specifier}")
+    if wrong:
+        return Check("packages", "failed", "; ".join(wrong), "`make setup` installs what requirements.lock names")
+    return Check(
+        "packages", "ok", f"{len(needed)} packages within the bounds of penstock {metadata.version('penstock')}"
+    )
+
+
+def _git() -> Check:
+    program = shutil.which("git")
+    if program is None:
+        return Check("git", "warning", "not found", "install git: `compare` and history need it, a run does not")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    return Check("git", "ok", version.removeprefix("git version "))
+
+
+def _time_zones() -> Check:
+    try:
+        summer = datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")).utcoffset()
+        winter = datetime(2026, 1, 1, 12, tzinfo=ZoneInfo("America/New_York")).utcoffset()
+    except ZoneInfoNotFoundError as error:
+        return Check("time zones", "failed", f"{error}", "install the package tzdata")
+    if (summer, winter) != (timedelta(hours=2), timedelta(hours=-5)):
+        return Check("time zones", "failed", "offsets of known zones are wrong", "install a newer tzdata")
+    return Check("time zones", "ok", f"tzdata {metadata.version('tzdata')}")
+
+
+def _analytics() -> Check:
+    if names := still_on():
+        return Check("analytics", "warning", f"not switched off: {', '.join(names)}", "use the command `penstock`")
+    return Check(
+        "analytics", "ok", f"no telemetry: dbt, Prefect and Great Expectations are off ({', '.join(SWITCHES)})"
+    )
+
+
+def _project(project: Path | None, asked: Path | None) -> Check:
+    if project is None:
+        where = str(asked) if asked else f"{Path.cwd()} and above"
+        return Check(
+            "project", "failed", f"no penstock.yaml in {where}", "`penstock init`, or name it: --project-dir DIR"
+        )
+    if not (project / "dbt_project.yml").is_file():
+        return Check(
+            "project", "failed", f"{project} has no dbt_project.yml", "penstock.yaml stands beside dbt_project.yml"
+        )
+    return Check("project", "ok", str(project))
+
+
+def _clock(project: Path) -> Check:
+    # A fresh file carries the clock that files are stamped with, which is the one to compare with.
+    with tempfile.NamedTemporaryFile() as probe:
+        now = os.stat(probe.name).st_mtime
+    state = project / ".penstock"
+    files = [project / "penstock.yaml", *(path for path in state.rglob("*") if path.is_file())]
+    newest = max(files, key=lambda path: path.stat().st_mtime)
+    ahead = timedelta(seconds=newest.stat().st_mtime - now)
+    if ahead > CLOCK_SLACK:
+        detail = f"{newest.relative_to(project)} is {ahead} ahead of the clock of this machine"
+        return Check("clock", "failed", detail, "set the clock (NTP) before the next `penstock run`")
+    return Check("clock", "ok", "not behind the project's files")
+
+
+def _secrets(project: Path, profiles: Path | None) -> Check:
+    missing: dict[str, str] = {}
+    for path in filter(None, (project / "penstock.yaml", profiles)):
+        for name, line in _references(path):
+            if not os.environ.get(name):
+                missing.setdefault(name, f"{name} ({path.name}:{line})")
+    if missing:
+        detail = f"not set: {', '.join(missing.values())}"
+        return Check("secrets", "warning", detail, "export them where `penstock run` starts; values are never shown")
+    return Check("secrets", "ok", "every variable that the files name is set")
+
+
+def _references(path: Path) -> Iterator[tuple[str, int]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.lstrip().startswith("#"):
+            continue
+        for match in ENV_VAR.finditer(line):
+            if not match["default"]:
+                yield match["name"], number
+
+
+def _warehouse(project: Path, profiles: Path | None, target: str | None) -> Check:
+    if profiles is None:
+        hint = "dbt looks in the project, in DBT_PROFILES_DIR and in ~/.dbt"
+        return Check("warehouse", "failed", "no profiles.yml", hint)
+    output = _output(project, profiles, target)
+    if isinstance(output, Check):
+        return output
+    kind = str(output.get("type", "unknown"))
+    if kind != "duckdb":
+        return Check("warehouse", "ok", f"{kind} (not opened by doctor)")
+    name = str(output.get("path", ":memory:"))
+    file = (project / ENV_VAR_CALL.sub(_from_environment, name)).resolve()
+    if not file.is_file():
+        return Check("warehouse", "warning", f"{file} does not exist yet", "`penstock dbt build` makes it")
+    if holders := _holders(file) | _holders(file.with_name(file.name + ".lock")):
+        return Check(
+            "warehouse", "warning", f"{file} is held by {', '.join(sorted(holders))}", "wait, or end that process"
+        )
+    return Check("warehouse", "ok", f"{file} ({file.stat().st_size / 1e6:,.1f} MB, nobody holds it)")
+
+
+def _from_environment(match: re.Match[str]) -> str:
+    return os.environ.get(match["name"], match["default"] or "")
+
+
+def _output(project: Path, profiles: Path, target: str | None) -> dict[str, Any] | Check:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        dbt = YAML(typ="safe").load(project / "dbt_project.yml") or {}
+        profile = (YAML(typ="safe").load(profiles) or {}).get(dbt.get("profile"))
+    except (YAMLError, FileNotFoundError) as error:
+        return Check("warehouse", "failed", " ".join(str(error).split()), "mend the file, then `penstock doctor`")
+    if not isinstance(profile, dict):
+        detail = f"{profiles} has no profile '{dbt.get('profile')}'"
+        return Check("warehouse", "failed", detail, "the name is `profile:` of dbt_project.yml")
+    outputs = profile.get("outputs") or {}
+    chosen = target or ENV_VAR_CALL.sub(_from_environment, str(profile.get("target", "default")))
+    if chosen not in outputs:
+        return Check("warehouse", "failed", f"no target '{chosen}' in {profiles}", f"targets: {', '.join(outputs)}")
+    return dict(outputs[chosen])
+
+
+def _holders(file: Path) -> set[str]:
+    """Who locks a file, from the kernel's table: opening the live file to try would drop its owner's lock."""
+    table = Path("/proc/locks")
+    if not file.exists() or not table.is_file():
+        return set()
+    inode = f":{file.stat().st_ino}"
+    found = set()
+    for line in table.read_text().splitlines():
+        fields = line.split()
+        place = next((number for number, text in enumerate(fields) if text.endswith(inode)), None)
+        if place and "->" not in fields:
+            found.add(_process(fields[place - 1]))
+    return found
+
+
+def _process(pid: str) -> str:
+    try:
+        return f"{Path('/proc', pid, 'comm').read_text().strip()} (pid {pid})"
+    except OSError:
+        return f"pid {pid}"
+
+
+def _find_project(asked: Path | None) -> Path | None:
+    if asked is not None:
+        return asked.resolve() if (asked / "penstock.yaml").is_file() else None
+    here = Path.cwd()
+    for folder in (here, *here.parents, here / "dbt_project"):
+        if (folder / "penstock.yaml").is_file():
+            return folder
+    return None
+
+
+def _find_profiles(project: Path) -> Path | None:
+    places = [project, Path(os.environ.get("DBT_PROFILES_DIR", project)), Path.home() / ".dbt"]
+    return next((place / "profiles.yml" for place in places if (place / "profiles.yml").is_file()), None)
