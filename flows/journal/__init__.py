@@ -1,1 +1,1 @@
-"""The journal: Penstock's state as numbered-migration tables in the warehouse (a public, versioned contract)."""
+"""The journal: Penstock's state as tables in the warehouse, their identities and their numbered migrations."""

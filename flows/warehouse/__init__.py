@@ -1,1 +1,1 @@
-"""Warehouse adapters: one small interface, one file per warehouse."""
+"""Warehouses: one small interface, one file per adapter. Credentials come from dbt's profiles.yml."""

@@ -1,0 +1,273 @@
+"""DuckDB, the embedded default: a file that one process owns at a time, or memory."""
+
+from __future__ import annotations
+
+import re
+import uuid
+import zoneinfo
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import duckdb
+import pyarrow as pa
+from sqlglot import exp
+
+from compiler.errors import WarehouseError, WarehouseLocked
+from flows.warehouse.base import Parameters, Place, Warehouse, table
+from flows.warehouse.lock import Patience, SidecarLock
+
+DEFAULT_WAIT = timedelta(seconds=60)
+
+# Set after connecting, not as `config`: DuckDB refuses two connections of one process with different configs, and
+# dbt-duckdb opens the same file with its own.
+_SETTINGS: Mapping[str, str] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "allow_persistent_secrets": "false",
+    "python_enable_replacements": "false",
+    "preserve_insertion_order": "false",
+    "TimeZone": "UTC",
+}
+_HOLDER = re.compile(r"held in (?P<command>.*?) \(PID (?P<pid>\d+)\)")
+_QUOTED = re.compile(r"'[^']*'")
+# Messages of these classes quote values of rows, which may be personal data.
+_QUOTING = (
+    duckdb.ConversionException, duckdb.ConstraintException, duckdb.OutOfRangeException, duckdb.InvalidInputException,
+)  # fmt: skip
+
+
+class DuckDBWarehouse(Warehouse):
+    """A DuckDB file, or memory when `path` is None.
+
+    The sidecar lock `<file>.lock` is taken before the file is opened and kept until after it is closed, and DuckDB's
+    own lock of a foreign process is waited for in the same way, both at most `wait` in all. Table `temp.iana_zones`
+    holds the time zone names that zoneinfo and DuckDB both know.
+
+    Raises:
+        WarehouseLocked: another process still holds the file after `wait`; the message names it.
+        WarehouseError: the file cannot be opened (E601).
+    """
+
+    dialect: ClassVar[str] = "duckdb"
+
+    def __init__(
+        self, path: Path | None, *, lock: bool = True, read_only: bool = False, wait: timedelta = DEFAULT_WAIT
+    ) -> None:
+        self.path = path
+        self._lock = SidecarLock(path, shared=read_only) if path is not None and lock else None
+        self._statements: dict[str, duckdb.Statement] = {}
+        self._in_transaction = False
+        patience = Patience(wait)
+        if self._lock is not None and not self._lock.acquire(patience):
+            raise WarehouseLocked(
+                f"the warehouse file {path} is {self._lock.holder()}", hint="wait until it has finished, or stop it"
+            )
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        try:
+            self._connection = _connect(path, read_only, patience)
+            for name, value in _SETTINGS.items():
+                self._connection.execute(exp.Set(expressions=[_assignment(name, value)]).sql("duckdb"))
+            self._load_zones()
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> int:
+        """See `Warehouse.execute`."""
+        cursor = self._run(sql, parameters)
+        if cursor.description and cursor.description[0][0] == "Count":
+            first = cursor.fetchone()
+            return int(first[0]) if first else 0
+        return 0
+
+    def fetch(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> pa.Table:
+        """See `Warehouse.fetch`. A HUGEINT (`sum` of integers) arrives as decimal: cast it in the query."""
+        return self._run(sql, parameters).to_arrow_table()
+
+    def rows(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> list[dict[str, Any]]:
+        """See `Warehouse.rows`."""
+        cursor = self._run(sql, parameters)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
+
+    def load(self, place: Place, data: pa.Table, *, columns: Sequence[str] | None = None) -> int:
+        """See `Warehouse.load`."""
+        names = list(columns if columns is not None else data.column_names)
+        insert = exp.Insert(
+            this=exp.Schema(this=table(place), expressions=[exp.to_identifier(name, quoted=True) for name in names]),
+            expression=exp.select(*(exp.column(name, quoted=True) for name in names)).from_("arriving"),
+        )
+        connection = self._open_connection()
+        connection.register("arriving", data)
+        try:
+            return self.execute(insert)
+        finally:
+            connection.unregister("arriving")
+
+    def columns(self, place: Place) -> dict[str, str]:
+        """See `Warehouse.columns`."""
+        found = self.rows(_COLUMNS, _place_parameters(place))
+        if not found:
+            raise WarehouseError(f"there is no table or view {'.'.join(place)} in the warehouse", code="E602")
+        return {row["column_name"]: row["data_type"] for row in found}
+
+    def relation_exists(self, place: Place) -> bool:
+        """See `Warehouse.relation_exists`."""
+        return bool(self.rows(_COLUMNS, _place_parameters(place)))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """See `Warehouse.transaction`."""
+        if self._in_transaction:
+            raise WarehouseError("a transaction is already open on this connection", code="E604")
+        connection = self._open_connection()
+        connection.begin()
+        self._in_transaction = True
+        try:
+            yield
+        except BaseException:
+            self._in_transaction = False
+            self._rollback()
+            raise
+        self._in_transaction = False
+        try:
+            connection.commit()
+        except duckdb.Error as error:
+            self._rollback()
+            raise WarehouseError(
+                f"COMMIT failed and may have happened: {_message(error)}", code="E603",
+                hint="open the warehouse again and read the journal",
+            ) from error  # fmt: skip
+
+    def close(self) -> None:
+        """See `Warehouse.close`."""
+        connection, self._connection = self._connection, None
+        self._statements.clear()
+        try:
+            if connection is not None:
+                connection.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _run(self, sql: exp.Expr | str, parameters: Parameters | None) -> duckdb.DuckDBPyConnection:
+        connection = self._open_connection()
+        text = sql if isinstance(sql, str) else self.sql(sql)
+        try:
+            statement = self._statement(connection, text)
+            given = parameters or {}
+            used = {name: _bound(given[name]) for name in statement.named_parameters if name in given}
+            return connection.execute(statement, used)
+        except duckdb.Error as error:
+            raise WarehouseError(_message(error)) from error
+
+    def _statement(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
+        if (known := self._statements.get(text)) is not None:
+            return known
+        statements = connection.extract_statements(text)
+        if len(statements) != 1:
+            raise WarehouseError(f"expected one statement, got {len(statements)}", code="E605")
+        if len(self._statements) > 2000:
+            self._statements.clear()
+        return self._statements.setdefault(text, statements[0])
+
+    def _open_connection(self) -> duckdb.DuckDBPyConnection:
+        if self._connection is None:
+            raise WarehouseError("the connection is closed", code="E606")
+        return self._connection
+
+    def _rollback(self) -> None:
+        try:
+            self._open_connection().rollback()
+        except (duckdb.Error, WarehouseError):
+            # DuckDB rolled back by itself (a failed COMMIT, a fatal error); the first error is the one to show.
+            return
+
+    def _load_zones(self) -> None:
+        connection = self._open_connection()
+        connection.execute("CREATE TEMP TABLE iana_zones (name VARCHAR)")
+        self.load(("temp", "iana_zones"), _zones(connection))
+
+
+_COLUMNS = """
+SELECT column_name, data_type FROM information_schema.columns
+WHERE lower(table_name) = lower($relation)
+  AND CASE WHEN $catalog IS NOT NULL THEN lower(table_schema) = lower($owner) AND lower(table_catalog) = lower($catalog)
+           WHEN $owner IS NULL THEN table_schema = current_schema()
+           ELSE lower(table_schema) = lower($owner) AND table_catalog = current_database()
+             OR table_schema = 'main' AND lower(table_catalog) = lower($owner) END
+ORDER BY ordinal_position
+"""
+
+
+def _place_parameters(place: Place) -> dict[str, str | None]:
+    return {
+        "relation": place[-1], "owner": place[-2] if len(place) > 1 else None,
+        "catalog": place[-3] if len(place) > 2 else None,
+    }  # fmt: skip
+
+
+def _assignment(name: str, value: str) -> exp.SetItem:
+    return exp.SetItem(this=exp.EQ(this=exp.var(name), expression=exp.Literal.string(value)))
+
+
+def _connect(path: Path | None, read_only: bool, patience: Patience) -> duckdb.DuckDBPyConnection:
+    if path is None:
+        return duckdb.connect(":memory:")
+    while True:
+        try:
+            return duckdb.connect(str(path), read_only=read_only)
+        except duckdb.IOException as error:
+            holder = _HOLDER.search(str(error))
+            if holder is None:
+                raise WarehouseError(
+                    f"cannot open the warehouse file {path}: {_message(error)}", code="E601"
+                ) from error
+            who = f"held by process {holder['pid']} ({Path(holder['command']).name})"
+            if not patience.pause(who):
+                raise WarehouseLocked(
+                    f"the warehouse file {path} is {who}", hint="wait until it has finished, or stop it"
+                ) from error
+        except duckdb.Error as error:
+            raise WarehouseError(f"cannot open the warehouse file {path}: {_message(error)}", code="E601") from error
+
+
+@lru_cache(maxsize=1)
+def _python_zones() -> frozenset[str]:
+    return frozenset(zoneinfo.available_timezones())
+
+
+_warehouse_zones: dict[str, pa.Table] = {}
+
+
+def _zones(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    version = duckdb.__version__
+    if version not in _warehouse_zones:
+        known = {cast(str, row[0]) for row in connection.execute("SELECT name FROM pg_timezone_names()").fetchall()}
+        _warehouse_zones[version] = pa.table({"name": pa.array(sorted(known & _python_zones()), pa.string())})
+    return _warehouse_zones[version]
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case uuid.UUID():
+            return str(value)
+        case datetime() if value.tzinfo is not None:
+            return value.astimezone(UTC).replace(tzinfo=None)
+        case _:
+            return value
+
+
+def _bound(value: Any) -> Any:
+    # An aware datetime would be bound as TIMESTAMPTZ; state columns are naive UTC.
+    return _plain(value) if isinstance(value, datetime) else value
+
+
+def _message(error: duckdb.Error) -> str:
+    first = str(error).strip().split("\n")[0]
+    return _QUOTED.sub("'…'", first) if isinstance(error, _QUOTING) else first
