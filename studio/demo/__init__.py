@@ -1,0 +1,1 @@
+"""The demo: a shop, its customers and the simulated weeks."""
