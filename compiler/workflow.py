@@ -11,11 +11,12 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 NAME = r"^[a-z][a-z0-9_]{0,63}$"
 STEP_ID = r"^[A-Za-z0-9_-]{1,64}$"
-_DURATION = re.compile(r"^(\d{1,6})([smhdw])$")
+_DURATION = re.compile(r"^[0-9]{1,6}[smhdw]$")
+_RATE = re.compile(r"^([0-9]{1,9}) per ([0-9]{1,6}[smhdw])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -49,11 +50,11 @@ class Duration(str):
         Raises:
             ValueError: the text is not a number and a unit, or longer than 100 years.
         """
-        if not isinstance(value, str) or not _DURATION.match(value):
-            raise ValueError("a duration is a number and a unit: 30s, 15m, 2h, 3d, 1w")
+        if not isinstance(value, str) or not _DURATION.fullmatch(value):
+            raise PydanticCustomError("duration", "a duration is a number and a unit: 30s, 15m, 2h, 3d, 1w")
         duration = cls(value)
         if duration.elapsed > timedelta(days=36500):
-            raise ValueError("a duration is at most 100 years")
+            raise PydanticCustomError("duration", "a duration is at most 100 years")
         return duration
 
     @classmethod
@@ -64,6 +65,41 @@ class Duration(str):
         )  # fmt: skip
 
 
+class Rate(str):
+    """How often in a rolling window: `<count> per <duration>`."""
+
+    @property
+    def amount(self) -> int:
+        """The number before `per`."""
+        return int(self.split(" ")[0])
+
+    @property
+    def per(self) -> Duration:
+        """The length of the window."""
+        return Duration(self.split(" ")[2])
+
+    @classmethod
+    def parse(cls, value: object) -> Rate:
+        """Read a rate.
+
+        Raises:
+            ValueError: the text is not `<count> per <duration>`, or one of them is zero.
+        """
+        match = _RATE.fullmatch(value) if isinstance(value, str) else None
+        if match is None or not Duration.parse(match[2]).amount or not int(match[1]):
+            raise PydanticCustomError("rate", "a rate is a count and a duration: 10 per 24h, 200 per 1d")
+        return cls(value)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            cls.parse, core_schema.any_schema(), serialization=core_schema.to_string_ser_schema(),
+            json_schema_input_schema=core_schema.str_schema(pattern=_RATE.pattern),
+        )  # fmt: skip
+
+
+Flag = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
 Sql = Annotated[str, Field(description="A SQL expression, see the language reference.", max_length=4000, min_length=1)]
 Name = Annotated[str, Field(pattern=NAME)]
 StepId = Annotated[str, Field(pattern=STEP_ID)]
@@ -85,7 +121,7 @@ class Model(BaseModel):
 class EventTrigger(Model):
     """One matching event is one candidate."""
 
-    event: str | tuple[str, ...]
+    event: str | Annotated[tuple[str, ...], Field(min_length=1)]
     where: Sql | None = None
 
     @property
@@ -136,8 +172,6 @@ Trigger = Annotated[
                   custom_error_message="a trigger has exactly one of event, audience, from, schedule"),
 ]  # fmt: skip
 
-Rate = Annotated[str, Field(pattern=r"^\d{1,9} per \d{1,6}[smhdw]$", description="<count> per <duration>")]
-
 
 class Entry(Model):
     """Who may enter, how often."""
@@ -145,9 +179,9 @@ class Entry(Model):
     key: Sql | None = None
     reentry: Literal["once", "after_exit", "always"] = "once"
     min_gap: Duration | None = None
-    backfill: bool | Duration = False
+    backfill: Flag | Duration = False
     max_age: Duration | None = None
-    cap: Rate = "10 per 24h"
+    cap: Rate = Rate("10 per 24h")
     ramp: Rate | None = None
 
 
@@ -173,7 +207,7 @@ class QuietHours(Model):
 class FrequencyCap(Model):
     """At most `max` messages per rolling window over all workflows."""
 
-    max: Annotated[int, Field(ge=0)]
+    max: Annotated[int, Field(strict=True, ge=0)]
     per: Duration
     on_cap: Literal["skip", "defer"] = "skip"
     channels: tuple[Channel, ...] | None = None
@@ -182,14 +216,14 @@ class FrequencyCap(Model):
 class Holdout(Model):
     """A share of contacts whose messages are not delivered."""
 
-    percent: Annotated[float, Field(ge=0, le=100)]
+    percent: Annotated[float, Field(strict=True, ge=0, le=100)]
     salt: str
 
 
 class Policy(Model):
     """Rules around the steps; project-wide defaults stand in penstock.yaml, a workflow overrides key by key."""
 
-    priority: int | None = None
+    priority: Whole | None = None
     quiet_hours: QuietHours | None = None
     cap: FrequencyCap | None = None
     require: Sql | dict[Channel, Sql] | None = None
@@ -219,7 +253,7 @@ class Moment(Model):
     """A wall-clock time on given weekdays."""
 
     at: TimeOfDay
-    days: tuple[Weekday, ...] | None = None
+    days: Annotated[tuple[Weekday, ...], Field(min_length=1)] | None = None
 
 
 class WaitUntilStep(BaseStep):
@@ -233,7 +267,7 @@ class Window(Model):
 
     from_: Annotated[TimeOfDay, Field(alias="from")]
     to: TimeOfDay
-    days: tuple[Weekday, ...] | None = None
+    days: Annotated[tuple[Weekday, ...], Field(min_length=1)] | None = None
 
 
 class WindowStep(BaseStep):
@@ -277,7 +311,7 @@ class SwitchStep(BaseStep):
 class SplitStep(BaseStep):
     """Deterministic experiment; weights in percent."""
 
-    split: dict[str, float]
+    split: dict[str, Annotated[float, Field(strict=True, ge=0, le=100)]]
     salt: str | None = None
     arms: dict[str, tuple[Step, ...]]
 
@@ -319,7 +353,7 @@ class MessageStep(ActionStep):
     subject: str | None = None
     with_: Annotated[dict[str, Scalar], Field(alias="with")] = {}
     group: str | None = None
-    transactional: bool = False
+    transactional: Flag = False
     send: SendAt | None = None
 
 
@@ -451,7 +485,7 @@ class GotoStep(BaseStep):
     """Jump at most `max` times per enrollment, then fall through."""
 
     goto: str
-    max: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
 
 
 class ExitStep(BaseStep):
@@ -515,7 +549,7 @@ class Workflow(Model):
     entry: Entry = Entry()
     goals: tuple[Goal, ...] = ()
     exit_when: tuple[Sql, ...] = ()
-    exit_on_leave: bool = False
+    exit_on_leave: Flag = False
     policy: Policy = Policy()
 
 
@@ -537,7 +571,7 @@ def arms(step: BaseStep) -> tuple[tuple[str, tuple[BaseStep, ...]], ...]:
 
 
 def walk(steps: tuple[BaseStep, ...], prefix: str = "") -> Iterator[tuple[str, BaseStep]]:
-    """All steps in file order with their ids; a step without `id` gets `<kind>_<position path>`, e.g. `wait_2_then_1`."""
+    """All steps in file order with their ids; a step without `id` gets `<kind>_<position path>`: `wait_2_then_1`."""
     for position, step in enumerate(steps, 1):
         derived = f"{prefix}{position}"
         yield step.id or f"{step_kind(step)}_{derived}", step
