@@ -1,0 +1,423 @@
+"""SQL conditions: text -> checked, typed sqlglot tree over one frame row (alias `f`).
+
+The text is parsed in the project's dialect, checked against the allow-list and the catalog, typed, and rebuilt; it is
+never spliced. What a condition needs from outside its row comes back as lookups and facts (see `lookup.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from compiler import allowlist
+from compiler.allowlist import Trust, refuse
+from compiler.catalog import Catalog, Relation
+from compiler.errors import ConditionError, nearest
+from compiler.functions import FUNCTIONS, Calls
+from compiler.lookup import Fact, Lookup, frame, tick_at
+from compiler.typed import Typed, boolean_operand, cast_to, common_type, literal_type, result_type
+
+__all__ = ["Condition", "EntryShape", "Scope", "compile_condition", "compile_value"]
+
+
+@dataclass(frozen=True)
+class EntryShape:
+    """What `entry.*` is in a place: known names with their types; `open`: other names exist too, with no type."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a condition stands, and so what it may name.
+
+    Attributes:
+        catalog: tables, columns, events, scores.
+        entry: shape of `entry.*`, None where there is no entry.
+        steps: ids of steps that may be named.
+        enrollment: whether the frame row is an enrollment (`since`, `opened()`, `steps.*` have a meaning).
+        goals: texts of the workflow's goals, for `goal.met`.
+        trust: allow-list level.
+        workflow: name of the workflow the condition stands in.
+        workspace: part of the action ids that `opened('step')` looks for.
+    """
+
+    catalog: Catalog
+    entry: EntryShape | None = None
+    steps: frozenset[str] = frozenset()
+    enrollment: bool = False
+    goals: tuple[str, ...] = ()
+    trust: Trust = "sql"
+    workflow: str = ""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A compiled expression.
+
+    Attributes:
+        text: the source.
+        tree: expression over the frame `f`.
+        type: its data type; boolean for conditions.
+        lookups: event aggregates, by column name.
+        facts: state columns, by column name.
+        contact_columns: columns of the contact model that the frame must carry as `c_<name>`.
+        properties: event properties read, name -> type (`other` = text without a declared type).
+        events: event names looked at.
+        since_steps: steps whose logical time is needed as frame column `s_<id>`.
+        fields: contact fields that Penstock owns and the condition reads.
+        tags: tags the condition reads.
+        clock: whether the value can change by time alone.
+        state: whether it can change without an event arriving (contact columns, tags, sub-selects, scores …).
+        relations: models read by sub-selects.
+        subquery: whether the tree holds a sub-select.
+    """
+
+    text: str
+    tree: exp.Expression
+    type: str
+    lookups: Mapping[str, Lookup] = field(default_factory=dict)
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+    contact_columns: frozenset[str] = frozenset()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    events: frozenset[str] = frozenset()
+    since_steps: frozenset[str] = frozenset()
+    fields: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+    clock: bool = False
+    state: bool = False
+    relations: frozenset[str] = frozenset()
+    subquery: bool = False
+    zone: bool = False
+
+
+def compile_condition(text: str, scope: Scope) -> Condition:
+    """Compile a boolean condition.
+
+    Raises:
+        ConditionError: E201 refused construct, E202 syntax, E203 unknown name, E204 unknown function, E205 unknown
+            relation, E206 type error, E207 wrong arguments; with the offset in the text.
+    """
+    compiled = compile_value(text, scope)
+    if compiled.type not in ("boolean", "dynamic", "null", "any"):
+        raise ConditionError(f"a condition is true or false, this is {compiled.type}", code="E206", length=len(text))
+    if compiled.type == "boolean":
+        return compiled
+    tree = cast_to(Typed(compiled.tree, compiled.type), "boolean").tree
+    return Condition(**{**compiled.__dict__, "tree": tree, "type": "boolean"})
+
+
+def compile_value(text: str, scope: Scope) -> Condition:
+    """Compile any expression of the language; see `compile_condition`."""
+    tree = allowlist.parse(text, scope.catalog.dialect)
+    allowlist.check(tree, scope.trust, FUNCTIONS)
+    lowering = _Lowering(scope)
+    typed = lowering.lower(tree)
+    calls = lowering.calls
+    return Condition(
+        text=text, tree=typed.tree, type=typed.type, lookups=dict(calls.lookups), facts=dict(calls.facts),
+        contact_columns=frozenset(calls.contact_columns), properties=dict(calls.properties),
+        events=frozenset(calls.events), since_steps=frozenset(calls.since_steps), fields=frozenset(calls.fields),
+        tags=frozenset(calls.tags), clock=calls.clock, state=calls.state or lowering.subquery,
+        relations=frozenset(lowering.relations), subquery=lowering.subquery, zone=calls.zone,
+    )  # fmt: skip
+
+
+class _Lowering:
+    """One walk over the checked tree; names become frame columns, types are checked on the way up."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.calls = Calls(scope, self.lower, self._nested)
+        self.relations: set[str] = set()
+        self.subquery = False
+        self._scopes: list[dict[str, Relation | dict[str, str]]] = []
+
+    def lower(self, node: exp.Expression) -> Typed:
+        match node:
+            case exp.Paren():
+                inner = self.lower(node.this)
+                return Typed(exp.paren(inner.tree), inner.type)
+            case exp.Literal() | exp.Boolean() | exp.Null():
+                return Typed(node.copy(), literal_type(node))
+            case exp.Column():
+                return self._column(node)
+            case exp.And() | exp.Or() | exp.Not():
+                return self._logic(node)
+            case exp.Case():
+                return self._case(node)
+            case exp.Exists() | exp.Subquery() | exp.Select() | exp.Union():
+                return self._select(node)
+            case exp.CurrentTimestamp() | exp.CurrentDate():
+                return self._clock(node)
+            case exp.Anonymous():
+                return self.calls.call(node)
+            case exp.In() | exp.EQ() | exp.NEQ() | exp.GT() | exp.GTE() | exp.LT() | exp.LTE() | exp.Between() | (
+                exp.NullSafeEQ() | exp.NullSafeNEQ()
+            ):
+                return self._comparison(node)
+            case exp.Cast() | exp.TryCast():
+                inner = self.lower(node.this)
+                return Typed(exp.TryCast(this=inner.tree, to=node.args["to"].copy()), result_type(node, [inner]))
+            case exp.Interval() | exp.Var() | exp.DataType() | exp.Star():
+                return Typed(node.copy(), "interval" if isinstance(node, exp.Interval) else "any")
+            case _:
+                return self._general(node)
+
+    def _nested(self, text: str) -> Condition:
+        return compile_condition(text, self.scope)
+
+    def _clock(self, node: exp.Expression) -> Typed:
+        self.calls.clock = True
+        if isinstance(node, exp.CurrentDate):
+            return Typed(exp.cast(tick_at(), "date"), "date")
+        return Typed(tick_at(), "timestamp")
+
+    def _logic(self, node: exp.Expression) -> Typed:
+        rebuilt = node.copy()
+        for key in ("this", "expression"):
+            operand = node.args.get(key)
+            if operand is not None:
+                rebuilt.set(key, boolean_operand(self.lower(operand), operand).tree)
+        return Typed(rebuilt, "boolean")
+
+    def _case(self, node: exp.Case) -> Typed:
+        subject = self.lower(node.this) if node.this is not None else None
+        whens: list[tuple[Typed, Typed]] = []
+        for branch in node.args["ifs"]:
+            test = self.lower(branch.this)
+            if subject is None:
+                test = boolean_operand(test, branch.this)
+            whens.append((test, self.lower(branch.args["true"])))
+        default = self.lower(node.args["default"]) if node.args.get("default") is not None else None
+        results = [result for _, result in whens] + ([default] if default else [])
+        kind = common_type(results, node)
+        tests = [test for test, _ in whens]
+        if subject is not None:
+            shared = common_type([subject, *tests], node)
+            subject, tests = cast_to(subject, shared), [cast_to(test, shared) for test in tests]
+        tree = exp.Case(
+            this=subject.tree if subject else None,
+            ifs=[
+                exp.If(this=test.tree, true=cast_to(result, kind).tree)
+                for test, (_, result) in zip(tests, whens, strict=True)
+            ],
+            default=cast_to(default, kind).tree if default else None,
+        )
+        return Typed(tree, kind)
+
+    def _comparison(self, node: exp.Expression) -> Typed:
+        rebuilt = node.copy()
+        if isinstance(node, exp.In) and node.args.get("query") is not None:
+            left, query = self.lower(node.this), self._select(node.args["query"])
+            kind = common_type([left, query], node)
+            rebuilt.set("this", cast_to(left, kind).tree)
+            rebuilt.set("query", query.tree)
+            return Typed(rebuilt, "boolean")
+        keys = {exp.In: ("this", "expressions"), exp.Between: ("this", "low", "high")}.get(
+            type(node), ("this", "expression")
+        )
+        operands = {key: self._operands(node.args[key]) for key in keys}
+        kind = common_type([typed for group in operands.values() for typed in group], node)
+        for key, group in operands.items():
+            trees = [cast_to(typed, kind).tree for typed in group]
+            rebuilt.set(key, trees if isinstance(node.args[key], list) else trees[0])
+        return Typed(rebuilt, "boolean")
+
+    def _operands(self, value: exp.Expression | list[exp.Expression]) -> list[Typed]:
+        return [self.lower(item) for item in value] if isinstance(value, list) else [self.lower(value)]
+
+    def _general(self, node: exp.Expression) -> Typed:
+        rebuilt = node.copy()
+        operands: list[Typed] = []
+        for key, value in node.args.items():
+            if isinstance(value, exp.Expression) and not isinstance(value, (exp.Identifier, exp.DataType, exp.Var)):
+                typed = self.lower(value)
+                operands.append(typed)
+                rebuilt.set(key, self._operand_tree(node, typed))
+            elif isinstance(value, list) and value and all(isinstance(item, exp.Expression) for item in value):
+                group = [self.lower(item) for item in value]
+                operands.extend(group)
+                rebuilt.set(key, [self._operand_tree(node, typed) for typed in group])
+        return Typed(rebuilt, result_type(node, operands))
+
+    def _operand_tree(self, node: exp.Expression, typed: Typed) -> exp.Expression:
+        if typed.type == "dynamic" and isinstance(
+            node, exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod | exp.Neg | exp.Abs | exp.Round | exp.Sum | exp.Avg
+        ):
+            return cast_to(typed, "number").tree
+        return typed.tree
+
+    # ------------------------------------------------------------ names
+
+    def _column(self, node: exp.Column) -> Typed:
+        table, name = node.table.lower(), node.name
+        if node.args.get("db") is not None:
+            if node.text("db").lower() == "steps":
+                return self.calls.step_value(node, node.table, name)
+            raise refuse(node, f"nested name {node.sql()} is not allowed")
+        for relations in reversed(self._scopes):
+            if table in relations:
+                return self._inner_column(node, relations[table], name, table)
+            if not table:
+                for alias, relation in relations.items():
+                    columns = relation.columns if isinstance(relation, Relation) else relation
+                    if name in columns:
+                        return self._inner_column(node, relation, name, alias)
+        match table:
+            case "" | "contact":
+                return self._contact(node, name)
+            case "entry":
+                return self._entry(node, name)
+            case "event":
+                if not self.calls.in_event:
+                    raise refuse(node, f"event.{name} has a meaning only inside did(), event_count(), …", code="E203")
+                return self.calls.property(name)
+            case "goal" if name == "met":
+                return self.calls.goal_met(node)
+            case _:
+                raise refuse(node, f"unknown name {node.sql()}", code="E203",
+                             hint=nearest(table, ["contact", "entry", "event", "steps", "goal"]))  # fmt: skip
+
+    def _inner_column(self, node: exp.Column, relation: Relation | dict[str, str], name: str, alias: str) -> Typed:
+        if not isinstance(relation, Relation):
+            if name not in relation:
+                raise refuse(node, f"the sub-select has no column '{name}'", code="E203", hint=nearest(name, relation))
+            return Typed(exp.column(name, table=_inner(alias)), relation[name])
+        if name not in relation.columns:
+            raise refuse(node, f"{relation.name} has no column '{name}'", code="E203",
+                         hint=nearest(name, relation.columns))  # fmt: skip
+        tree: exp.Expression = exp.column(exp.to_identifier(name, quoted=True), table=_inner(alias))
+        if relation.zoned(name):
+            tree = exp.AtTimeZone(this=tree, zone=exp.Literal.string("UTC"))
+        kind = relation.type_of(name)
+        return Typed(tree, "any" if kind == "other" else kind)
+
+    def _contact(self, node: exp.Expression, name: str) -> Typed:
+        contact = self.scope.catalog.contact
+        if name in contact.fields:
+            return self.calls.field(name)
+        if name not in contact.relation.columns:
+            raise refuse(node, f"{contact.relation.name} has no column '{name}'", code="E203",
+                         hint=nearest(name, [*contact.relation.columns, *contact.fields]))  # fmt: skip
+        self.calls.contact_columns.add(name)
+        self.calls.state = True
+        kind = contact.relation.type_of(name)
+        return Typed(frame(f"c_{name}"), "any" if kind == "other" else kind)
+
+    def _entry(self, node: exp.Expression, name: str) -> Typed:
+        shape = self.scope.entry
+        if shape is None:
+            raise refuse(node, "there is no entry here: entry.* belongs to triggers by event or model", code="E203")
+        if name == "at":
+            return Typed(frame("entry_at"), "timestamp")
+        if name not in shape.columns and not shape.open:
+            raise refuse(node, f"the entry has no '{name}'", code="E203", hint=nearest(name, shape.columns))
+        path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=name)])
+        text = exp.Paren(this=exp.JSONExtractScalar(this=frame("entry"), expression=path))
+        kind = shape.columns.get(name, "other")
+        dynamic = Typed(text, "dynamic")
+        return dynamic if kind in ("other", "json", "array") else cast_to(dynamic, kind)
+
+    # ------------------------------------------------------------ sub-selects
+
+    def _select(self, node: exp.Expression) -> Typed:
+        self.subquery = True
+        match node:
+            case exp.Exists():
+                return Typed(exp.Exists(this=self._select(node.this).tree), "boolean")
+            case exp.Subquery():
+                inner = self._select(node.this)
+                return Typed(exp.Subquery(this=inner.tree), inner.type)
+            case exp.Union():
+                left, right = self._select(node.this), self._select(node.expression)
+                rebuilt = node.copy()
+                rebuilt.set("this", left.tree)
+                rebuilt.set("expression", right.tree)
+                return Typed(rebuilt, left.type)
+            case exp.Select():
+                return self._one_select(node)
+            case _:
+                raise refuse(node, "this sub-select is not allowed")
+
+    def _one_select(self, node: exp.Select) -> Typed:
+        relations: dict[str, Relation | dict[str, str]] = {}
+        rebuilt = node.copy()
+        self._scopes.append(relations)
+        try:
+            origin = node.args.get("from_")
+            if origin is not None:
+                rebuilt.set("from_", exp.From(this=self._relation(origin.this, relations)))
+            joins = []
+            for join in node.args.get("joins") or []:
+                joined = join.copy()
+                joined.set("this", self._relation(join.this, relations))
+                if join.args.get("on") is not None:
+                    joined.set("on", boolean_operand(self.lower(join.args["on"]), join).tree)
+                joins.append(joined)
+            rebuilt.set("joins", joins)
+            outputs = [self._output(item) for item in node.expressions]
+            rebuilt.set("expressions", [output.tree for output in outputs])
+            for key in ("where", "having"):
+                clause = node.args.get(key)
+                if clause is not None:
+                    rebuilt.set(key, type(clause)(this=boolean_operand(self.lower(clause.this), clause).tree))
+            self._rebuild_lists(node, rebuilt)
+        finally:
+            self._scopes.pop()
+        return Typed(rebuilt, outputs[0].type if outputs else "any")
+
+    def _rebuild_lists(self, node: exp.Select, rebuilt: exp.Select) -> None:
+        group = node.args.get("group")
+        if group is not None:
+            rebuilt.set("group", exp.Group(expressions=[self.lower(item).tree for item in group.expressions]))
+        order = node.args.get("order")
+        if order is not None:
+            ordered = []
+            for item in order.expressions:
+                fresh = item.copy()
+                fresh.set("this", self.lower(item.this).tree)
+                ordered.append(fresh)
+            rebuilt.set("order", exp.Order(expressions=ordered))
+
+    def _output(self, item: exp.Expression) -> Typed:
+        if isinstance(item, exp.Alias):
+            inner = self.lower(item.this)
+            return Typed(exp.alias_(inner.tree, item.alias), inner.type)
+        return self.lower(item)
+
+    def _relation(self, node: exp.Expression, relations: dict[str, Relation | dict[str, str]]) -> exp.Expression:
+        if isinstance(node, exp.Subquery):
+            inner = self._select(node.this)
+            names = {
+                output.alias_or_name: "any" for output in getattr(inner.tree, "expressions", []) if output.alias_or_name
+            }
+            alias = node.alias.lower() or "sub"
+            relations[alias] = names
+            return exp.Subquery(this=inner.tree, alias=exp.TableAlias(this=exp.to_identifier(_inner(alias))))
+        call = node.this
+        if not isinstance(node, exp.Table) or not isinstance(call, exp.Anonymous):
+            raise refuse(node, f"relation {node.sql()} is not allowed", code="E205")
+        name = ".".join(argument.name for argument in call.expressions)
+        relation = self.scope.catalog.relations.get(name)
+        if relation is None:
+            raise refuse(node, f"no model '{name}'", code="E205", hint=nearest(name, self.scope.catalog.relations))
+        self.relations.add(name)
+        alias = (node.alias or call.expressions[-1].name).lower()
+        relations[alias] = relation
+        return relation_table(relation, _inner(alias))
+
+
+def _inner(alias: str) -> str:
+    # an alias of a sub-select must never capture the frame's own aliases f and e
+    return f"q_{alias}"
+
+
+def relation_table(relation: Relation, alias: str) -> exp.Table:
+    """A relation of the catalog as a table with an alias."""
+    parts = [exp.to_identifier(part, quoted=True) for part in relation.place]
+    named = dict(zip(("this", "db", "catalog"), reversed(parts), strict=False))
+    return exp.Table(**named, alias=exp.TableAlias(this=exp.to_identifier(alias)))
