@@ -1,0 +1,150 @@
+"""dbt_project.yml and profiles.yml: the project's name, its folders, and the warehouse of a target."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.errors import DefinitionError, ProjectError, nearest
+from compiler.yaml import read_yaml
+
+_ENV_VAR = re.compile(
+    r"\{\{\s*env_var\(\s*(['\"])(?P<name>[A-Za-z_][A-Za-z0-9_]*)\1\s*(?:,\s*(['\"])(?P<default>[^'\"]*)\3\s*)?\)\s*\}\}"
+)
+
+
+@dataclass(frozen=True)
+class DbtProject:
+    """What Penstock reads of dbt_project.yml; paths are folders of the project."""
+
+    folder: Path
+    name: str
+    profile: str
+    model_paths: tuple[str, ...]
+    seed_paths: tuple[str, ...]
+    snapshot_paths: tuple[str, ...]
+    target_path: str
+
+
+@dataclass(frozen=True)
+class WarehouseTarget:
+    """A target of profiles.yml. `path` is the DuckDB file, `schema` the one that models are built into."""
+
+    name: str
+    type: str
+    path: Path
+    schema: str
+
+
+def read_dbt_project(folder: Path) -> DbtProject:
+    """Read dbt_project.yml.
+
+    Raises:
+        ProjectError: E502, it is missing, no YAML, or has no name or profile.
+    """
+    file = folder / "dbt_project.yml"
+    values = _read(file, "E502", "penstock.yaml stands beside dbt_project.yml")
+    for key in ("name", "profile"):
+        if not isinstance(values.get(key), str):
+            raise ProjectError(f"{file} has no text under '{key}'", code="E502", hint=f"add `{key}: …`")
+    return DbtProject(
+        folder, str(values["name"]), _rendered(str(values["profile"]), file),
+        _folders(values, "model-paths", "models"), _folders(values, "seed-paths", "seeds"),
+        _folders(values, "snapshot-paths", "snapshots"), str(values.get("target-path", "target")),
+    )  # fmt: skip
+
+
+def find_profiles(folder: Path, profiles_dir: Path | None) -> Path:
+    """profiles.yml in `profiles_dir`, else in DBT_PROFILES_DIR, else in the project, else in ~/.dbt.
+
+    Raises:
+        ProjectError: E503, there is none.
+    """
+    if profiles_dir is not None:
+        places = [profiles_dir]
+    else:
+        named = os.environ.get("DBT_PROFILES_DIR")
+        places = [*([Path(named)] if named else []), folder, Path.home() / ".dbt"]
+    for place in places:
+        if (place / "profiles.yml").is_file():
+            return place / "profiles.yml"
+    looked = ", ".join(str(place) for place in places)
+    raise ProjectError(
+        f"no profiles.yml in {looked}", code="E503", hint="write one, or name its folder: --profiles-dir DIR"
+    )
+
+
+def read_target(project: DbtProject, target: str | None, profiles_dir: Path | None = None) -> WarehouseTarget:
+    """The warehouse of a target, by default of the profile's own default target.
+
+    Raises:
+        ProjectError: E503 no such profile or target, a variable is not set; E505 a warehouse that is not supported.
+    """
+    file = find_profiles(project.folder, profiles_dir)
+    profiles = _read(file, "E503", "")
+    profile = profiles.get(project.profile)
+    if not isinstance(profile, dict) or not isinstance(profile.get("outputs"), dict):
+        raise ProjectError(
+            f"{file} has no profile '{project.profile}' with outputs", code="E503",
+            hint=nearest(project.profile, [name for name in profiles if name != "config"]),
+        )  # fmt: skip
+    outputs = profile["outputs"]
+    name = target or _rendered(str(profile.get("target", "default")), file)
+    if not isinstance(outputs.get(name), dict):
+        raise ProjectError(
+            f"profile '{project.profile}' of {file} has no target '{name}'", code="E503", hint=nearest(name, outputs)
+        )
+    output = outputs[name]
+    kind = _rendered(str(output.get("type", "")), file)
+    if kind != "duckdb":
+        raise ProjectError(
+            f"target '{name}' of {file} is a {kind or 'nameless'} warehouse", code="E505", hint="supported: duckdb"
+        )
+    path = _rendered(str(output.get("path", ":memory:")), file)
+    if path == ":memory:" or ":" in path.split("/")[0]:
+        raise ProjectError(
+            f"target '{name}' of {file} has no file: path is '{path}'", code="E505",
+            hint="Penstock keeps its state in the warehouse: give a file, such as `path: warehouse.duckdb`",
+        )  # fmt: skip
+    place = (project.folder / Path(path).expanduser()).resolve()
+    return WarehouseTarget(name, kind, place, _rendered(str(output.get("schema", "main")), file))
+
+
+def _read(file: Path, code: str, hint: str) -> dict[str, Any]:
+    try:
+        tree, _ = read_yaml(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"cannot read {file}: {error}", code=code, hint=hint) from error
+    except DefinitionError as error:
+        raise ProjectError(str(error), code=code, hint="mend the file") from error
+    if not isinstance(tree.data, dict):
+        raise ProjectError(f"{file} is not a map", code=code, hint=hint)
+    plain: dict[str, Any] = tree.plain
+    return plain
+
+
+def _folders(values: Mapping[str, Any], key: str, default: str) -> tuple[str, ...]:
+    given = values.get(key, [default])
+    return tuple(str(folder) for folder in given) if isinstance(given, list) else (str(given),)
+
+
+def _rendered(text: str, file: Path) -> str:
+    """The text with its `env_var` calls replaced; any other Jinja is refused."""
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match["name"], match["default"])
+        if found is None:
+            raise ProjectError(
+                f"{file} needs the environment variable {match['name']}", code="E503",
+                hint=f"export {match['name']}=…, or give a default: env_var('{match['name']}', '…')",
+            )  # fmt: skip
+        return found
+
+    rendered = _ENV_VAR.sub(value, text)
+    if "{{" in rendered or "{%" in rendered:
+        raise ProjectError(f"cannot read '{text}' in {file}", code="E503", hint="only {{ env_var('NAME', 'default') }}")
+    return rendered
