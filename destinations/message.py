@@ -1,0 +1,156 @@
+"""One e-mail message from one rendered action: exactly one recipient, no header that was not meant.
+
+Header values with control characters, line separators or encoded words are refused, addresses are one plain addr-spec
+with an optional display name, and the Message-ID is the action id, so every copy of a message carries the same one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from email.utils import format_datetime
+from typing import Any
+
+from destinations.base import Action
+from destinations.classification import utc
+from destinations.errors import PayloadError
+
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?[bq]\?", re.IGNORECASE)
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+"
+_LABEL = r"[^\W_](?:[\w\-]*[^\W_])?"
+_ADDR_SPEC = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@({_LABEL}(?:\.{_LABEL})*)")
+_MAILBOX = re.compile(r'\s*(?:"(?P<quoted>[^"\\<>]*)"|(?P<plain>[^"<>@,;:]*?))\s*<(?P<spec>[^<>\s]+)>\s*')
+_HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9\-]{0,60}")
+# What this module or the transfer decides; a payload that could set them could add recipients or break the body.
+_OWN = re.compile(
+    r"(to|cc|bcc|from|sender|reply-to|subject|date|message-id|mime-version|content-.*|return-path|received|resent-.*"
+    r"|list-unsubscribe|list-unsubscribe-post|dkim-signature|authentication-results|arc-.*)",
+    re.IGNORECASE,
+)
+_MAX_LINE = 990
+
+
+class _MailPolicy(EmailPolicy):
+    """SMTP rules, but an ASCII header without a folding point is written as it stands: the standard folder would turn
+    a long URL into encoded words, which breaks List-Unsubscribe.
+    """
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """One header as bytes."""
+        line = f"{name}: {value}"
+        if line.isascii() and len(line) <= _MAX_LINE and (len(line) <= 78 or name.lower().startswith("list-")):
+            return line.encode("ascii") + b"\r\n"
+        return super().fold_binary(name, value)
+
+
+_POLICY = _MailPolicy(linesep="\r\n", cte_type="7bit", max_line_length=78)
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A message ready for SMTP: envelope addresses, Message-ID and the bytes, CRLF, 7 bit."""
+
+    sender: str = field(repr=False)
+    recipient: str = field(repr=False)
+    message_id: str
+    data: bytes = field(repr=False)
+
+
+def build_message(action: Action, default_sender: str | None, domain: str | None, now: datetime | None) -> Mail:
+    """The message of an `email` action. `domain` is that of the Message-ID (default: the sender's); `now` dates it.
+
+    Raises PayloadError: missing or malformed address, unsafe header, nothing to say.
+    """
+    payload = action.payload
+    sender = mailbox("from", payload.get("from") or default_sender)
+    recipient = mailbox("to", payload.get("to"))
+    message = EmailMessage(policy=_POLICY)
+    message["From"] = sender
+    message["To"] = recipient
+    message["Subject"] = header_text("subject", payload.get("subject") or "")
+    if payload.get("reply_to"):
+        message["Reply-To"] = mailbox("reply_to", payload["reply_to"])
+    if now is not None:
+        message["Date"] = format_datetime(utc(now))
+    message_id = f"<{header_atom(action.action_id)}@{domain or sender.domain}>"
+    message["Message-ID"] = message_id
+    _unsubscribe(message, payload.get("list_unsubscribe"))
+    _extra_headers(message, payload.get("headers") or {})
+    _body(message, payload.get("text"), payload.get("html"))
+    return Mail(sender.addr_spec, recipient.addr_spec, message_id, message.as_bytes())
+
+
+def mailbox(key: str, value: object) -> Address:
+    """`a@b` or `Name <a@b>` as one address; the domain in its ASCII form. Raises PayloadError."""
+    if not isinstance(value, str) or not value.strip():
+        raise PayloadError("no_address", f"{key} is empty")
+    text = header_text(key, value.strip())
+    match = _MAILBOX.fullmatch(text)
+    spec, name = (text, "") if match is None else (match["spec"], match["quoted"] or match["plain"] or "")
+    parts = _ADDR_SPEC.fullmatch(spec)
+    if parts is None or len(parts[1]) > 64:
+        raise PayloadError("bad_address", f"{key} is not one plain address")
+    try:
+        domain = parts[2] if parts[2].isascii() else parts[2].encode("idna").decode("ascii")
+    except UnicodeError:
+        raise PayloadError("bad_address", f"{key} has a domain that does not exist in DNS") from None
+    if len(domain) > 253:
+        raise PayloadError("bad_address", f"{key} is not one plain address")
+    return Address(display_name=name.strip(), username=parts[1], domain=domain)
+
+
+def header_text(key: str, value: object) -> str:
+    """The value as header text. Raises PayloadError for control characters, line separators and encoded words."""
+    text = str(value)
+    if _UNSAFE.search(text) or _ENCODED_WORD.search(text):
+        raise PayloadError("unsafe_header", f"{key} holds a control character, a line break or an encoded word")
+    if len(text) > _MAX_LINE:
+        raise PayloadError("unsafe_header", f"{key} is longer than {_MAX_LINE} characters")
+    return text
+
+
+def header_atom(value: str) -> str:
+    """The value if it may stand in a Message-ID. Raises PayloadError otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9._\-]{1,200}", value):
+        raise PayloadError("unsafe_header", "the action id cannot stand in a Message-ID")
+    return value
+
+
+def _unsubscribe(message: EmailMessage, value: object) -> None:
+    if value is None:
+        return
+    url = header_text("list_unsubscribe", value).strip().strip("<>")
+    if not re.fullmatch(r"(https?://|mailto:)[!-;=?-~]+", url):
+        raise PayloadError("unsafe_header", "list_unsubscribe is not one http, https or mailto URL")
+    message["List-Unsubscribe"] = f"<{url}>"
+    if url.startswith("https://"):
+        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+
+
+def _extra_headers(message: EmailMessage, headers: Mapping[str, object]) -> None:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or _OWN.fullmatch(name) or name in message:
+            raise PayloadError("unsafe_header", "headers may only add names that the message does not set itself")
+        message[name] = header_text(name, value)
+
+
+def _body(message: EmailMessage, text: object, html: object) -> None:
+    if not text and not html:
+        raise PayloadError("empty_message", "the message has neither text nor html")
+    if text:
+        message.set_content(_body_text(str(text)))
+        if html:
+            message.add_alternative(_body_text(str(html)), subtype="html")
+    else:
+        message.set_content(_body_text(str(html)), subtype="html")
+
+
+def _body_text(text: str) -> str:
+    # NUL and lone surrogates cannot be sent at all; everything else is encoded.
+    return re.sub(r"[\x00\ud800-\udfff]", "\ufffd", text)

@@ -1,0 +1,177 @@
+"""Signed requests to one URL, after the Standard Webhooks specification.
+
+`webhook-id` is the action id on every attempt, so a receiver can ignore repetitions; `webhook-timestamp` is the time of
+the attempt; `webhook-signature` holds one `v1` signature per configured secret, so that secrets can be rotated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import Field
+
+from destinations import classification
+from destinations.base import Action, Capabilities, Clock, Destination, SecretLookup, Verdict
+from destinations.classification import http_ruling, retry_after, utc
+from destinations.config import DestinationConfig, read_config, required_clock
+from destinations.errors import ConfigurationError, DestinationError, PayloadError
+from destinations.json_body import encoded
+from destinations.pace import Pace
+from destinations.secret import Secret, scrub, secret_field, texts_of
+from destinations.transport import TIMEOUT, Answer, Transport
+from destinations.verdicts import trouble_verdict
+
+_PREFIX = "whsec_"
+_MAX_RESPONSE = 64 * 1024
+
+
+class WebhookConfig(DestinationConfig):
+    """`url` may be or hold a reference; `secrets` are `whsec_…` references, newest first; `headers` are added."""
+
+    url: str = Field(min_length=1)
+    secret: str | None = None
+    secrets: Sequence[str] = ()
+    headers: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Webhook(Destination):
+    """POSTs the body of a `webhook` step, or `{target, text}` of a `notify` step, as JSON."""
+
+    type = "webhook"
+    capabilities = Capabilities(
+        roles=frozenset({"webhook", "notify"}),
+        idempotency="event_id",
+        max_batch=1,
+        max_bytes=1_000_000,
+        concurrency=8,
+        retry_after=(timedelta(minutes=5), timedelta(minutes=10)),
+        on_unknown="retry",
+    )
+
+    def __init__(
+        self, name: str, config: WebhookConfig, secrets: SecretLookup, clock: Clock, transport: Transport | None = None
+    ) -> None:
+        self.name = name
+        self.capabilities = config.applied_to(type(self).capabilities)
+        self._config = config
+        self._clock = clock
+        self._url = Secret(config.url, secrets)
+        keys = [*([config.secret] if config.secret else []), *config.secrets]
+        self._keys = [secret_field(name, "secret", key, secrets) for key in keys]
+        self._headers = {key: Secret(value, secrets) for key, value in config.headers.items()}
+        self._transport = transport
+        self._pace = Pace(config.rate)
+
+    @classmethod
+    def from_config(
+        cls, name: str, config: Mapping[str, Any], secrets: SecretLookup, clock: Clock | None = None
+    ) -> Self:
+        """See `Destination.from_config`; needs a clock for the signed timestamp."""
+        return cls(name, read_config(WebhookConfig, name, config), secrets, required_clock(name, cls.type, clock))
+
+    async def __aenter__(self) -> Self:
+        """Every secret resolves and has the right form, before the first action is claimed."""
+        self._url.reveal()
+        for header in self._headers.values():
+            header.reveal()
+        for key in self._keys:
+            _key_bytes(key.reveal())
+        if self._transport is None:
+            self._transport = Transport(
+                allow_hosts=self._config.allow_hosts,
+                timeout=self._config.timeout or TIMEOUT,
+                max_response=_MAX_RESPONSE,
+                connections=self.capabilities.concurrency,
+            )
+        return self
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the connections."""
+        if self._transport is not None:
+            await self._transport.close()
+            self._transport = None
+
+    async def send(self, batch: Sequence[Action]) -> Sequence[Verdict]:
+        """One request per action, at most `concurrency` at once."""
+        limit = asyncio.Semaphore(self.capabilities.concurrency)
+
+        async def one(action: Action) -> Verdict:
+            async with limit:
+                return await self._send_one(action)
+
+        return await asyncio.gather(*(one(action) for action in batch))
+
+    async def _send_one(self, action: Action) -> Verdict:
+        try:
+            body = encoded(self._body(action))
+            if len(body) > self.capabilities.max_bytes:
+                raise PayloadError("too_large", f"more than {self.capabilities.max_bytes} bytes")
+            await self._pace.turn()
+            answer = await self._post(action, body)
+        except PayloadError as error:
+            return Verdict(action.action_id, "failed", error.code, error.message)
+        except ConfigurationError as error:
+            return Verdict(action.action_id, "retry", error.code, error.message, stop="configuration")
+        except DestinationError as error:
+            return trouble_verdict(action, error)
+        return self._verdict(action, answer)
+
+    async def _post(self, action: Action, body: bytes) -> Answer:
+        if self._transport is None:
+            raise ConfigurationError("D107", f"destination {self.name} is not open", "use `async with`")
+        now = str(int(utc(self._clock()).timestamp()))
+        headers = {name: value.reveal() for name, value in self._headers.items()}
+        headers |= {"content-type": "application/json", "user-agent": "penstock"}
+        headers |= {"webhook-id": action.action_id, "webhook-timestamp": now}
+        if self._keys:
+            headers["webhook-signature"] = signature([key.reveal() for key in self._keys], action.action_id, now, body)
+        return await self._transport.post(self._url.reveal(), body, headers)
+
+    def _body(self, action: Action) -> object:
+        match action.kind:
+            case "webhook":
+                return action.payload.get("body", {})
+            case "notify":
+                return {"target": action.payload.get("target", action.what), "text": action.payload.get("text", "")}
+            case _:
+                raise PayloadError("unsupported_kind", f"a webhook destination cannot perform {action.kind}")
+
+    def _verdict(self, action: Action, answer: Answer) -> Verdict:
+        ruling = http_ruling(answer.status, classification.WEBHOOK)
+        message = ""
+        if ruling.status != "sent":
+            hide = [*texts_of(action.payload), self._url.reveal(), *(key.reveal() for key in self._keys)]
+            hide += [header.reveal() for header in self._headers.values()]
+            message = scrub(answer.body[:2000].decode("utf-8", "replace"), hide)
+        pause = retry_after(answer.headers, self._clock()) if ruling.status == "retry" else None
+        return Verdict(action.action_id, ruling.status, str(answer.status), message, pause, stop=ruling.stop)
+
+
+def signature(secrets: Sequence[str], message_id: str, timestamp: str, body: bytes) -> str:
+    """The `webhook-signature` header: one `v1,<base64>` per `whsec_` secret over `id.timestamp.body`."""
+    content = f"{message_id}.{timestamp}.".encode() + body
+    return " ".join(
+        "v1," + base64.b64encode(hmac.digest(_key_bytes(secret), content, hashlib.sha256)).decode()
+        for secret in secrets
+    )
+
+
+def _key_bytes(secret: str) -> bytes:
+    if secret.startswith(_PREFIX):
+        try:
+            key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+        except binascii.Error:
+            key = b""
+        if 24 <= len(key) <= 64:
+            return key
+    raise ConfigurationError(
+        "D301", "a webhook secret is whsec_ followed by base64 of 24 to 64 bytes", "make one: openssl rand -base64 32"
+    )
