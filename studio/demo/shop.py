@@ -90,9 +90,8 @@ def load(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table]) 
         _execute(connection, exp.Create(this=exp.to_table(schema), kind="SCHEMA", exists=True))
     for name, table in tables.items():
         connection.register(_INCOMING, table)
-        _execute(connection, exp.Drop(this=_table(name), kind="TABLE", exists=True))
         source = exp.select("*").from_(_INCOMING)
-        _execute(connection, exp.Create(this=_table(name), kind="TABLE", expression=source))
+        _execute(connection, exp.Create(this=_table(name), kind="TABLE", expression=source, replace=True))
         connection.unregister(_INCOMING)
     return {name: table.num_rows for name, table in tables.items()}
 

@@ -1,0 +1,9 @@
+with
+
+carts as (
+
+    select * from {{ ref('stg_shop__carts') }}
+
+)
+
+select * from carts

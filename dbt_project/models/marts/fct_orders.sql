@@ -1,0 +1,9 @@
+with
+
+orders as (
+
+    select * from {{ ref('stg_shop__orders') }}
+
+)
+
+select * from orders
