@@ -9,15 +9,18 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from compiler.errors import ProjectError
+from flows.engine.clock import SystemClock, naive_utc
+from flows.profile import find_profiles, read_dbt_project, read_target
 from studio.analytics import SWITCHES, still_on
 
 if TYPE_CHECKING:
@@ -28,9 +31,6 @@ Status = Literal["ok", "warning", "failed"]
 OLDEST_PYTHON = (3, 11)
 MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
 ENV_VAR = re.compile(r"""env_var\(\s*(['"])(?P<name>\w+)\1\s*(?P<default>,)?""")
-ENV_VAR_CALL = re.compile(
-    r"""\{\{\s*env_var\(\s*(['"])(?P<name>\w+)\1\s*(?:,\s*(['"])(?P<default>.*?)\3\s*)?\)\s*\}\}"""
-)
 # A file this much newer than the clock says that the clock went back; less is the grain of file systems.
 CLOCK_SLACK = timedelta(minutes=2)
 
@@ -74,8 +74,7 @@ def examine(project_dir: Path | None, target: str | None) -> Examination:
     project = _find_project(project_dir)
     checks = [_python(), _packages(), _git(), _time_zones(), _analytics(), _project(project, project_dir)]
     if project is not None:
-        profile = _find_profiles(project)
-        checks += [_clock(project), _secrets(project, profile), _warehouse(project, profile, target)]
+        checks += [_clock(project), _secrets(project), _warehouse(project, target)]
     return Examination(tuple(checks))
 
 
@@ -126,7 +125,9 @@ def _packages() -> Check:
 def _git() -> Check:
     program = shutil.which("git")
     if program is None:
-        return Check("git", "warning", "not found", "install git: `compare` and history need it, a run does not")
+        return Check(
+            "git", "warning", "not found", "install git to keep the history of workflow files; a run does not need it"
+        )
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()
     return Check("git", "ok", version.removeprefix("git version "))
 
@@ -164,22 +165,23 @@ def _project(project: Path | None, asked: Path | None) -> Check:
 
 
 def _clock(project: Path) -> Check:
-    # A fresh file carries the clock that files are stamped with, which is the one to compare with.
-    with tempfile.NamedTemporaryFile() as probe:
-        now = os.stat(probe.name).st_mtime
+    now = SystemClock().now()
     state = project / ".penstock"
     files = [project / "penstock.yaml", *(path for path in state.rglob("*") if path.is_file())]
     newest = max(files, key=lambda path: path.stat().st_mtime)
-    ahead = timedelta(seconds=newest.stat().st_mtime - now)
+    ahead = naive_utc(datetime.fromtimestamp(newest.stat().st_mtime, UTC)) - now
     if ahead > CLOCK_SLACK:
         detail = f"{newest.relative_to(project)} is {ahead} ahead of the clock of this machine"
         return Check("clock", "failed", detail, "set the clock (NTP) before the next `penstock run`")
     return Check("clock", "ok", "not behind the project's files")
 
 
-def _secrets(project: Path, profiles: Path | None) -> Check:
+def _secrets(project: Path) -> Check:
     missing: dict[str, str] = {}
-    for path in filter(None, (project / "penstock.yaml", profiles)):
+    files = [project / "penstock.yaml"]
+    with suppress(ProjectError):  # a missing profiles.yml is the finding of the warehouse check
+        files.append(find_profiles(project, None))
+    for path in files:
         for name, line in _references(path):
             if not os.environ.get(name):
                 missing.setdefault(name, f"{name} ({path.name}:{line})")
@@ -198,48 +200,18 @@ def _references(path: Path) -> Iterator[tuple[str, int]]:
                 yield match["name"], number
 
 
-def _warehouse(project: Path, profiles: Path | None, target: str | None) -> Check:
-    if profiles is None:
-        hint = "dbt looks in the project, in DBT_PROFILES_DIR and in ~/.dbt"
-        return Check("warehouse", "failed", "no profiles.yml", hint)
-    output = _output(project, profiles, target)
-    if isinstance(output, Check):
-        return output
-    kind = str(output.get("type", "unknown"))
-    if kind != "duckdb":
-        return Check("warehouse", "ok", f"{kind} (not opened by doctor)")
-    name = str(output.get("path", ":memory:"))
-    file = (project / ENV_VAR_CALL.sub(_from_environment, name)).resolve()
+def _warehouse(project: Path, target: str | None) -> Check:
+    try:
+        warehouse = read_target(read_dbt_project(project), target)
+    except ProjectError as error:
+        return Check("warehouse", "failed", f"{error.code} {error.message}", error.hint)
+    file = warehouse.path
     if not file.is_file():
         return Check("warehouse", "warning", f"{file} does not exist yet", "`penstock dbt build` makes it")
     if holders := _holders(file) | _holders(file.with_name(file.name + ".lock")):
-        return Check(
-            "warehouse", "warning", f"{file} is held by {', '.join(sorted(holders))}", "wait, or end that process"
-        )
+        detail = f"{file} is held by {', '.join(sorted(holders))}"
+        return Check("warehouse", "warning", detail, "wait, or end that process")
     return Check("warehouse", "ok", f"{file} ({file.stat().st_size / 1e6:,.1f} MB, nobody holds it)")
-
-
-def _from_environment(match: re.Match[str]) -> str:
-    return os.environ.get(match["name"], match["default"] or "")
-
-
-def _output(project: Path, profiles: Path, target: str | None) -> dict[str, Any] | Check:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        dbt = YAML(typ="safe").load(project / "dbt_project.yml") or {}
-        profile = (YAML(typ="safe").load(profiles) or {}).get(dbt.get("profile"))
-    except (YAMLError, FileNotFoundError) as error:
-        return Check("warehouse", "failed", " ".join(str(error).split()), "mend the file, then `penstock doctor`")
-    if not isinstance(profile, dict):
-        detail = f"{profiles} has no profile '{dbt.get('profile')}'"
-        return Check("warehouse", "failed", detail, "the name is `profile:` of dbt_project.yml")
-    outputs = profile.get("outputs") or {}
-    chosen = target or ENV_VAR_CALL.sub(_from_environment, str(profile.get("target", "default")))
-    if chosen not in outputs:
-        return Check("warehouse", "failed", f"no target '{chosen}' in {profiles}", f"targets: {', '.join(outputs)}")
-    return dict(outputs[chosen])
 
 
 def _holders(file: Path) -> set[str]:
@@ -272,8 +244,3 @@ def _find_project(asked: Path | None) -> Path | None:
         if (folder / "penstock.yaml").is_file():
             return folder
     return None
-
-
-def _find_profiles(project: Path) -> Path | None:
-    places = [project, Path(os.environ.get("DBT_PROFILES_DIR", project)), Path.home() / ".dbt"]
-    return next((place / "profiles.yml" for place in places if (place / "profiles.yml").is_file()), None)
