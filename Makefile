@@ -14,7 +14,7 @@ STAGE = @printf '==> %s\n'
 export VENV
 export PYTHONUTF8 := 1
 
-.PHONY: help setup demo test check lint types contracts bench golden soak docs format clean
+.PHONY: help setup demo test lint types contracts bench golden soak docs format clean
 
 help:  ## Show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
