@@ -1,0 +1,1 @@
+"""The destinations against real servers on the loopback."""
