@@ -49,7 +49,8 @@ def test_a_planted_import_breaks_its_contract(
 @pytest.mark.parametrize(("file", "allowed"), [("flows/engine/evaluator.py", False), ("flows/engine/clock.py", True)])
 def test_only_the_clock_reads_the_time(call: str, file: str, allowed: bool, repository: Path) -> None:
     source = f'"""A module."""\n\nimport {call.split(".")[0]}\n\nprint({call})\n'
-    command = [Path(sys.executable).with_name("ruff"), "check", "--select", "TID251", "--stdin-filename", file, "-"]
+    ruff = str(Path(sys.executable).with_name("ruff"))
+    command = [ruff, "check", "--select", "TID251", "--stdin-filename", file, "-"]
     done = subprocess.run(command, input=source, cwd=repository, capture_output=True, text=True, check=False)
     assert ("TID251" in done.stdout) != allowed, done.stdout
 
