@@ -29,12 +29,14 @@ test: lint types contracts  ## Run every check and every test (soak tests except
 	$(STAGE) "tests: unit, golden, scenarios, house and notebooks"
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --nbmake tests notebooks
 
-lint: setup  ## Check style of Python and SQL
+lint: setup  ## Check style of Python and SQL, and the generated pages
 	$(STAGE) "ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	$(STAGE) "sqlfluff"
 	@if [ -d dbt_project/models ]; then $(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models; fi
+	$(STAGE) "reference pages"
+	@$(BIN)/python scripts/reference.py --check
 
 types: setup  ## Check types (mypy, strict)
 	$(STAGE) "mypy"
