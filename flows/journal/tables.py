@@ -1,13 +1,15 @@
-"""The state tables of a schema, as sqlglot tables."""
+"""The state tables of a schema, as sqlglot tables, and statements over them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, get_args
 
+import sqlglot
 from sqlglot import exp
 
-from flows.warehouse.base import Place, table
+from flows.warehouse.base import Place, Warehouse, table
 
 StateName = Literal[
     "meta", "migrations", "lease", "workflow_versions", "templates", "config_versions", "controls", "ticks", "journal",
@@ -15,6 +17,8 @@ StateName = Literal[
     "contact_merges", "suppressions", "outbox", "outbox_closed", "attempts", "deliveries",
 ]  # fmt: skip
 """Every state table and view; `deliveries` is the view over `outbox` and `outbox_closed`."""
+
+_NAMES = frozenset(get_args(StateName))
 
 
 @dataclass(frozen=True)
@@ -29,3 +33,19 @@ class StateTables:
     def place(self, name: StateName) -> Place:
         """The table's name in parts."""
         return (self.schema, name)
+
+    def statement(self, warehouse: Warehouse, text: str) -> str:
+        """A constant statement over state tables, ready to run: their bare names get the schema.
+
+        Written in DuckDB's dialect, read by sqlglot and generated for the warehouse; kept for the next time.
+        """
+        return _generated(self.schema, type(warehouse).dialect, text)
+
+
+@lru_cache(maxsize=1000)
+def _generated(schema: str, dialect: str, text: str) -> str:
+    tree = sqlglot.parse_one(text, dialect="duckdb")
+    for node in tree.find_all(exp.Table):
+        if not node.db and node.name in _NAMES:
+            node.set("db", exp.to_identifier(schema, quoted=True))
+    return tree.sql(dialect=dialect, comments=False)

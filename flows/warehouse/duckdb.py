@@ -46,7 +46,7 @@ class DuckDBWarehouse(Warehouse):
 
     The sidecar lock `<file>.lock` is taken before the file is opened and kept until after it is closed, and DuckDB's
     own lock of a foreign process is waited for in the same way, both at most `wait` in all. Table `temp.iana_zones`
-    holds the time zone names that zoneinfo and DuckDB both know.
+    holds the time zone names that zoneinfo and DuckDB both know; `utc_instant(wall, zone)` gives a wall clock's instant.
 
     Raises:
         WarehouseLocked: another process still holds the file after `wait`; the message names it.
@@ -72,6 +72,7 @@ class DuckDBWarehouse(Warehouse):
             self._connection = _connect(path, read_only, patience)
             for name, value in _SETTINGS.items():
                 self._connection.execute(exp.Set(expressions=[_assignment(name, value)]).sql("duckdb"))
+            self._connection.execute(_UTC_INSTANT)
             self._load_zones()
         except BaseException:
             self.close()
@@ -193,6 +194,19 @@ class DuckDBWarehouse(Warehouse):
         connection.execute("CREATE TEMP TABLE iana_zones (name VARCHAR)")
         self.load(("temp", "iana_zones"), _zones(connection))
 
+
+# The wall clock with the offset of the day before, unless it shows another time there: then with that of the day after.
+# So a time that occurs twice is its first occurrence, and one that is skipped moves forward by the gap (RFC 5545).
+_UTC_INSTANT = """
+CREATE TEMP MACRO utc_instant(wall, zone) AS CASE
+    WHEN ((wall - (((wall - INTERVAL 1 DAY) AT TIME ZONE 'UTC' AT TIME ZONE zone) - (wall - INTERVAL 1 DAY)))
+            AT TIME ZONE 'UTC' AT TIME ZONE zone) <> wall
+        AND ((wall - (((wall + INTERVAL 1 DAY) AT TIME ZONE 'UTC' AT TIME ZONE zone) - (wall + INTERVAL 1 DAY)))
+            AT TIME ZONE 'UTC' AT TIME ZONE zone) = wall
+    THEN wall - (((wall + INTERVAL 1 DAY) AT TIME ZONE 'UTC' AT TIME ZONE zone) - (wall + INTERVAL 1 DAY))
+    ELSE wall - (((wall - INTERVAL 1 DAY) AT TIME ZONE 'UTC' AT TIME ZONE zone) - (wall - INTERVAL 1 DAY))
+END
+"""
 
 _COLUMNS = """
 SELECT column_name, data_type FROM information_schema.columns

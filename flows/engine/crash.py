@@ -1,0 +1,28 @@
+"""Named points at which a test can stop the process as `kill -9` would."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Literal
+
+CrashPoint = Literal[
+    "before_tick", "in_tick", "after_commit", "before_mark", "after_claim", "before_send", "after_send",
+    "before_receipts", "after_receipts",
+]  # fmt: skip
+"""Where the engine can be stopped, in the order in which it passes the points."""
+
+
+def crash_point(name: CrashPoint) -> None:
+    """Kill this process, without any clean-up, when the environment variable CRASH_AT names the point.
+
+    `CRASH_AT=after_send` dies at the first pass, `CRASH_AT=after_send:3` at the third.
+    """
+    wanted, _, count = os.environ.get("CRASH_AT", "").partition(":")
+    if wanted != name:
+        return
+    passes = int(count or "1")
+    if passes > 1:
+        os.environ["CRASH_AT"] = f"{name}:{passes - 1}"
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
