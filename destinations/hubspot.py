@@ -18,7 +18,7 @@ from pydantic import Field
 
 from destinations import classification
 from destinations.base import Action, Capabilities, Clock, Destination, SecretLookup, Verdict
-from destinations.classification import http_ruling
+from destinations.classification import http_ruling, utc
 from destinations.config import DestinationConfig, read_config, required_clock
 from destinations.errors import ConfigurationError, DestinationError, PayloadError
 from destinations.hubspot_wire import Row, error_text, found_ids, row_verdicts, text_value, wait_of
@@ -167,7 +167,8 @@ class Hubspot(Destination):
 
     def _task_row(self, action: Action) -> Row:
         payload = action.payload
-        due = payload.get("due") or self._clock()
+        # Without a due date the day of the attempt, not its second: a repetition then writes the same value.
+        due = payload.get("due") or utc(self._clock()).replace(hour=0, minute=0, second=0, microsecond=0)
         properties = {
             "hs_task_subject": str(payload.get("title") or action.what),
             "hs_task_body": str(payload.get("body") or ""),
