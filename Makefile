@@ -34,7 +34,7 @@ lint: setup  ## Check style of Python and SQL, and the generated pages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	$(STAGE) "sqlfluff"
-	@if [ -d dbt_project/models ]; then $(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models; fi
+	@$(BIN)/sqlfluff lint --disable-progress-bar dbt_project
 	$(STAGE) "reference pages"
 	@$(BIN)/python scripts/reference.py --check
 

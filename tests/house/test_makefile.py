@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,25 @@ def test_setup_without_a_new_python_says_what_to_do(repository: Path, tmp_path: 
     assert done.returncode == 2
     assert "no Python 3.11 or newer found" in done.stderr
     assert "make PYTHON=" in done.stderr
+
+
+def test_setup_asks_apt_for_a_missing_venv_module_and_says_so_when_it_may_not(repository: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    _tool(tools / "python", f'case "$*" in *ensurepip*) exit 1;; esac\nexec {sys.executable} "$@"')
+    _tool(tools / "dpkg-query", "exit 1")
+    _tool(tools / "sudo", 'shift; exec "$@"')
+    _tool(tools / "apt-get", f'echo "$*" >>{tmp_path}/asked; [ "$1" = update ]')
+    environment = {"PATH": f"{tools}:/usr/bin:/bin", "PYTHON": str(tools / "python"), "VENV": str(tmp_path / "venv")}
+    done = subprocess.run(
+        [repository / "scripts" / "setup.sh"], env=environment, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    package = "python{}.{}-venv".format(*sys.version_info)
+    assert (tmp_path / "asked").read_text().splitlines()[-1].endswith(f" {package}")
+    assert done.returncode == 2
+    assert f"apt-get install {package}" in done.stderr
+
+
+def _tool(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
