@@ -193,6 +193,19 @@ def parse_text(source: str, file: str = "", *, variables: Iterable[str] = ()) ->
     return part
 
 
+def snippet_reads(source: str) -> tuple[Read, ...]:
+    """The names that a short Liquid text reads.
+
+    Raises:
+        DefinitionError: as `parse_text`.
+    """
+    reader = _Reader("", {"txt": source}, "")
+    reader.part(source, TEXT, partial(reader.place, "txt"))
+    if reader.problems:
+        raise DefinitionError(reader.problems)
+    return tuple(reader.reads.values())
+
+
 class _Reader:
     """Reads one template and collects its problems."""
 
@@ -421,7 +434,7 @@ class _Reader:
     def _declare(self, root: str) -> str:
         guess = nearest(root, (*self.variables, *ROOTS))
         declare = f"declare it in the front matter: `vars: {{{root}: text}}`"
-        return f"{guess} Or {declare}" if guess.startswith("did") else declare
+        return f"{guess} Or {declare}" if guess.startswith("did") else f"write contact.{root}, or {declare}"
 
 
 def _blank(text: str, end: re.Match[str]) -> int:

@@ -169,8 +169,8 @@ def check(workflow: Workflow, references: Iterable[tuple[YamlPath, str]] = ()) -
     deep = next((node for node in graph.nodes if node.depth > MAX_NESTING), None)
     if deep is not None:
         return [
-            Problem("E302", f"step '{deep.id}' is nested {deep.depth} deep, at most {MAX_NESTING} are allowed",
-                    path=deep.path, hint="let arms end early with `exit:`, or use one `switch:`")
+            Problem("E302", f"steps are nested {deep.depth} deep, at most {MAX_NESTING} are allowed", path=deep.path,
+                    hint="let arms end early with `exit:`, or use one `switch:`")
         ]  # fmt: skip
     problems = [*_gotos(graph), *_cycles(graph), *_unreachable(graph), *_waits(graph, workflow), *_since(graph)]
     for path, step_id in references:

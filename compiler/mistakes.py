@@ -32,7 +32,7 @@ _EXPECTED = {
     "is_instance_of": "a text", "none_required": "nothing",
 }  # fmt: skip
 _DURATION_WORDS = "a duration such as 30s, 15m, 2h, 3d or 1w"
-_SHAPES = frozenset(_EXPECTED)
+_SHAPES = frozenset({*_EXPECTED, "too_short"})
 _SECOND_GUESSES = {
     "delay": "wait", "sleep": "wait", "send": "email", "mail": "email", "condition": "if", "when": "if",
     "branch": "if", "add_tag": "tag", "remove_tag": "untag", "slack": "notify", "update": "set", "stop": "exit",
@@ -166,7 +166,7 @@ def _where(tree: Value, path: YamlPath) -> str:
             step, _ = tree.nearest(path[:length])
             name = step.data["id"].plain if "id" in step.data else None
             kind = next((kind for kind in STEP_KINDS if kind in step.data), "")
-            title = f"step '{name}'" if isinstance(name, str) else f"a '{kind}' step" if kind else "a step"
+            title = f"step '{name}'" if isinstance(name, str) else f"the '{kind}' step" if kind else "a step"
             rest = _dotted(path[length:])
             return f"{rest} of {title}" if rest else title
     return _dotted(path)
@@ -213,6 +213,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _explained(tree: Value, path: YamlPath, found: list[ErrorDetails]) -> Problem:
     first = found[0]
+    if first["loc"][-1] == "[key]":
+        key = str(path[-1])
+        allowed = re.findall(r"'([^']*)'", str(first.get("ctx", {}).get("expected", "")))
+        hint = nearest(key, allowed) if allowed else ""
+        return Problem("E102", f"unknown key '{key}' in {_where(tree, path[:-1])}", *tree.place(path, key=True),
+                       hint=hint or _name_hint(first), path=path, length=len(key))  # fmt: skip
     match first["type"]:
         case "missing":
             holder = path[:-1]
@@ -222,7 +228,8 @@ def _explained(tree: Value, path: YamlPath, found: list[ErrorDetails]) -> Proble
             return _unknown_key(tree, path)
         case "literal_error":
             allowed = re.findall(r"'([^']*)'", first["ctx"]["expected"]) or [first["ctx"]["expected"]]
-            return _wrong(tree, path, f"one of {', '.join(allowed)}", _literal_hint(first["input"], allowed))
+            expected = f"one of {', '.join(allowed)}" if len(allowed) > 1 else allowed[0]
+            return _wrong(tree, path, expected, _literal_hint(first["input"], allowed))
         case "string_pattern_mismatch":
             pattern = str(first["ctx"]["pattern"])
             return _wrong(tree, path, _PATTERNS.get(pattern, f"a text like {pattern}"))
@@ -230,6 +237,11 @@ def _explained(tree: Value, path: YamlPath, found: list[ErrorDetails]) -> Proble
             return _problem(tree, "E106", f"{_key_words(tree, path)} is {_value(tree, path)}; {first['msg']}", path)
         case _:
             return _wrong_shape(tree, path, found)
+
+
+def _name_hint(details: ErrorDetails) -> str:
+    words = _PATTERNS.get(str(details.get("ctx", {}).get("pattern", "")), "")
+    return f"a key here is {words}" if words else ""
 
 
 def _unknown_key(tree: Value, path: YamlPath) -> Problem:

@@ -248,7 +248,7 @@ def _canonical(value: Any) -> Any:
             kept = {
                 field.alias or name: _canonical(getattr(value, name))
                 for name, field in fields.items()
-                if name in written or field.is_required() or getattr(value, name) != field.get_default()
+                if name in written or field.is_required() or _differs(getattr(value, name), field.get_default())
             }
             return dict(sorted(kept.items()))
         case Mapping():
@@ -259,6 +259,11 @@ def _canonical(value: Any) -> Any:
             return str(value)
         case _:
             return value
+
+
+def _differs(value: Any, default: Any) -> bool:
+    """Whether a value says more than its default; models are equal even when one writes a null that the other omits."""
+    return value != default or (isinstance(value, BaseModel) and _canonical(value) != _canonical(default))
 
 
 # ---------------------------------------------------------------- what later versions execute

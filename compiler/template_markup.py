@@ -19,7 +19,19 @@ _MARK = re.compile(r"zLiquid(\d+)z")
 _OUTPUT = re.compile(r"\{\{(-?)(.*?)(-?)\}\}", re.DOTALL)
 _URL_START = re.compile(r"\s*(https?://|mailto:|#)", re.IGNORECASE)
 _URL_ATTRIBUTES = frozenset(
-    {"href", "src", "action", "formaction", "background", "poster", "cite", "data", "background-url", "srcset"}
+    {
+        "href",
+        "src",
+        "action",
+        "formaction",
+        "background",
+        "poster",
+        "cite",
+        "data",
+        "background-url",
+        "srcset",
+        "xlink:href",
+    }
 )
 _FORBIDDEN = frozenset({"script", "iframe", "object", "embed", "base", "applet", "frame", "frameset"})
 _UNQUOTED = re.compile(r"=\s*[^\s\"'>]*zLiquid\d+z")

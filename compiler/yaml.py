@@ -44,6 +44,7 @@ _BLOCK_STYLES = ("|", ">")
 _WORDY_ERRORS = {
     "mapping values are not allowed here": "a ': ' inside a value; put the value in quotes, or use a block '>-'",
     "could not find expected ':'": "a key without ': ', or a text that needs quotes",
+    "found unexpected end of stream": "a quote or bracket that is not closed",
     "found character '\\t' that cannot start any token": "a tab; YAML indents with spaces only",
 }
 
@@ -207,7 +208,8 @@ class _Builder:
 
     def _refuse_tag(self, event: Any) -> None:
         if event.tag not in (None, "!"):
-            self._refuse(event, f"the tag '{event.tag}' is not allowed", "write plain values; quote what is text")
+            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
+            self._refuse(event, f"the tag '{tag}' is not allowed", "write plain values; quote what is text")
 
     def _made(self, event: Event, data: Any, style: str = "") -> Value:
         mark, end = event.start_mark, event.end_mark

@@ -1,0 +1,43 @@
+"""W101: a branch asks about a message that has only just been decided."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from compiler.graph import Flow, FlowNode, flow
+from compiler.linter.rule import Finding, Rule
+from compiler.parser import Document
+from compiler.workflow import BranchStep, MessageStep, WaitForStep, WaitStep, WaitUntilStep, WindowStep
+
+_ENGAGEMENT = re.compile(r"\b(opened|clicked|replied|bounced|delivered)\s*\(\s*'([A-Za-z0-9_-]+)'\s*\)", re.IGNORECASE)
+
+
+class AskedTooEarly(Rule):
+    """{function}('{step}') is checked at once and cannot be true yet; use `wait_for:`"""
+
+    code = "W101"
+    hint = "write `wait_for: {function}('{step}')` with `within: 2d`"
+
+    def check(self, document: Document) -> Iterator[Finding]:
+        """Branches that every path reaches from the message without waiting in between."""
+        graph = flow(document.workflow)
+        for node in graph.nodes:
+            match node.step:
+                case BranchStep() as branch:
+                    for match in _ENGAGEMENT.finditer(branch.if_):
+                        sent = graph.named(match[2])
+                        if sent is not None and isinstance(sent.step, MessageStep) and _at_once(graph, sent, node):
+                            yield self.finding(document, (*node.path, "if"), function=match[1].lower(), step=match[2])
+                case _:
+                    pass
+
+
+def _at_once(graph: Flow, sent: FlowNode, asked: FlowNode) -> bool:
+    """Whether no step on any path from the message to the question takes time."""
+    before = graph.before(asked.index)
+    if sent.index not in before:
+        return False
+    between = {index for index in before if sent.index in graph.before(index)}
+    waits = (WaitStep, WaitUntilStep, WindowStep, WaitForStep)
+    return not any(isinstance(graph.nodes[index].step, waits) for index in between)
