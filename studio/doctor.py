@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from compiler.errors import ProjectError
 from flows.engine.clock import SystemClock, naive_utc
 from flows.profile import find_profiles, read_dbt_project, read_target
+from flows.project import find_project
 from studio.analytics import SWITCHES, still_on
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def examine(project_dir: Path | None, target: str | None) -> Examination:
         project_dir: folder with `penstock.yaml`, or None to look for it from the working directory upwards.
         target: the dbt target, or None for the default of the profile.
     """
-    project = _find_project(project_dir)
-    checks = [_python(), _packages(), _git(), _time_zones(), _analytics(), _project(project, project_dir)]
+    project, found = _project(project_dir)
+    checks = [_python(), _packages(), _git(), _time_zones(), _analytics(), found]
     if project is not None:
         checks += [_clock(project), _secrets(project), _warehouse(project, target)]
     return Examination(tuple(checks))
@@ -151,17 +152,13 @@ def _analytics() -> Check:
     )
 
 
-def _project(project: Path | None, asked: Path | None) -> Check:
-    if project is None:
-        where = str(asked) if asked else f"{Path.cwd()} and above"
-        return Check(
-            "project", "failed", f"no penstock.yaml in {where}", "`penstock init`, or name it: --project-dir DIR"
-        )
-    if not (project / "dbt_project.yml").is_file():
-        return Check(
-            "project", "failed", f"{project} has no dbt_project.yml", "penstock.yaml stands beside dbt_project.yml"
-        )
-    return Check("project", "ok", str(project))
+def _project(project_dir: Path | None) -> tuple[Path | None, Check]:
+    try:
+        folder = find_project(project_dir)
+        project = read_dbt_project(folder)
+    except ProjectError as error:
+        return None, Check("project", "failed", f"{error.code} {error.message}", error.hint)
+    return folder, Check("project", "ok", f"{project.name} in {folder}")
 
 
 def _clock(project: Path) -> Check:
@@ -234,13 +231,3 @@ def _process(pid: str) -> str:
         return f"{Path('/proc', pid, 'comm').read_text().strip()} (pid {pid})"
     except OSError:
         return f"pid {pid}"
-
-
-def _find_project(asked: Path | None) -> Path | None:
-    if asked is not None:
-        return asked.resolve() if (asked / "penstock.yaml").is_file() else None
-    here = Path.cwd()
-    for folder in (here, *here.parents, here / "dbt_project"):
-        if (folder / "penstock.yaml").is_file():
-            return folder
-    return None

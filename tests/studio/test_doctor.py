@@ -50,7 +50,7 @@ def test_the_project_is_found_from_a_folder_inside(project: Path, monkeypatch: p
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
     checks = {check.name: check for check in examine(None, None).checks}
-    assert checks["project"].detail == str(project)
+    assert checks["project"].detail == f"shop in {project}"
 
 
 def test_missing_secrets_are_named_and_set_ones_never_shown(
