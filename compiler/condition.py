@@ -19,15 +19,20 @@ from compiler.functions import FUNCTIONS, Calls
 from compiler.lookup import Fact, Lookup, frame, tick_at
 from compiler.typed import Typed, boolean_operand, cast_to, common_type, literal_type, result_type
 
-__all__ = ["Condition", "EntryShape", "Scope", "compile_condition", "compile_value"]
+__all__ = ["Condition", "EntryShape", "Scope", "compile_condition", "compile_value", "compile_wait_for", "relation_table"]
 
 
 @dataclass(frozen=True)
 class EntryShape:
-    """What `entry.*` is in a place: known names with their types; `open`: other names exist too, with no type."""
+    """What `entry.*` is in a place: known names with their types; `open`: other names exist too, with no type.
+
+    `relation`: the entry is a row of this model, its columns stand in the frame as `r_<name>`, and bare names mean
+    them first; otherwise the entry is the frame's JSON column `entry`.
+    """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     open: bool = False
+    relation: Relation | None = None
 
 
 @dataclass(frozen=True)
@@ -116,14 +121,36 @@ def compile_value(text: str, scope: Scope) -> Condition:
     allowlist.check(tree, scope.trust, FUNCTIONS)
     lowering = _Lowering(scope)
     typed = lowering.lower(tree)
-    calls = lowering.calls
-    return Condition(
-        text=text, tree=typed.tree, type=typed.type, lookups=dict(calls.lookups), facts=dict(calls.facts),
-        contact_columns=frozenset(calls.contact_columns), properties=dict(calls.properties),
-        events=frozenset(calls.events), since_steps=frozenset(calls.since_steps), fields=frozenset(calls.fields),
-        tags=frozenset(calls.tags), clock=calls.clock, state=calls.state or lowering.subquery,
-        relations=frozenset(lowering.relations), subquery=lowering.subquery, zone=calls.zone,
-    )  # fmt: skip
+    return lowering.result(text, typed)
+
+
+def compile_wait_for(text: str, scope: Scope) -> tuple[Condition, tuple[str, ...]]:
+    """Compile what a wait_for waits for: one event function, or several joined by `or`.
+
+    Returns:
+        The condition (its tree has no meaning of its own) and the frame columns that hold the matching event times.
+
+    Raises:
+        ConditionError: as `compile_condition`; E209 when it is no event.
+    """
+    tree = allowlist.parse(text, scope.catalog.dialect)
+    allowlist.check(tree, scope.trust, FUNCTIONS)
+    lowering = _Lowering(scope)
+    columns = tuple(lowering.calls.times(call) for call in _alternatives(tree))
+    return lowering.result(text, Typed(exp.true(), "boolean")), columns
+
+
+def _alternatives(node: exp.Expression) -> list[exp.Anonymous]:
+    match node:
+        case exp.Paren():
+            return _alternatives(node.this)
+        case exp.Or():
+            return _alternatives(node.this) + _alternatives(node.expression)
+        case exp.Anonymous():
+            return [node]
+        case _:
+            raise refuse(node, "wait_for waits for an event: did('…'), opened('…'), or several joined by or",
+                         code="E209")  # fmt: skip
 
 
 class _Lowering:
@@ -166,6 +193,17 @@ class _Lowering:
                 return Typed(node.copy(), "interval" if isinstance(node, exp.Interval) else "any")
             case _:
                 return self._general(node)
+
+    def result(self, text: str, typed: Typed) -> Condition:
+        """The finished value with everything that was collected on the way."""
+        calls = self.calls
+        return Condition(
+            text=text, tree=typed.tree, type=typed.type, lookups=dict(calls.lookups), facts=dict(calls.facts),
+            contact_columns=frozenset(calls.contact_columns), properties=dict(calls.properties),
+            events=frozenset(calls.events), since_steps=frozenset(calls.since_steps), fields=frozenset(calls.fields),
+            tags=frozenset(calls.tags), clock=calls.clock, state=calls.state or self.subquery,
+            relations=frozenset(self.relations), subquery=self.subquery, zone=calls.zone,
+        )  # fmt: skip
 
     def _nested(self, text: str) -> Condition:
         return compile_condition(text, self.scope)
@@ -268,6 +306,8 @@ class _Lowering:
                     if name in columns:
                         return self._inner_column(node, relation, name, alias)
         match table:
+            case "" if self.scope.entry and self.scope.entry.relation and name in self.scope.entry.relation.columns:
+                return self._entry(node, name)
             case "" | "contact":
                 return self._contact(node, name)
             case "entry":
@@ -314,6 +354,9 @@ class _Lowering:
             raise refuse(node, "there is no entry here: entry.* belongs to triggers by event or model", code="E203")
         if name == "at":
             return Typed(frame("entry_at"), "timestamp")
+        if shape.relation is not None and name in shape.relation.columns:
+            kind = shape.relation.type_of(name)
+            return Typed(frame(f"r_{name}"), "any" if kind == "other" else kind)
         if name not in shape.columns and not shape.open:
             raise refuse(node, f"the entry has no '{name}'", code="E203", hint=nearest(name, shape.columns))
         path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=name)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
@@ -95,6 +95,24 @@ class Calls:
                 return self._delivery(self._step(node), "failed")
             case _:
                 return self._state_fact(name, node)
+
+    def times(self, node: exp.Anonymous) -> str:
+        """The frame column with the times of the events a wait_for waits for, none before the entry.
+
+        Raises:
+            ConditionError: E209 when the call is no event, or has options that belong to the step.
+        """
+        name = str(node.this).lower()
+        if name in MESSAGE_EVENTS:
+            options = self._message_options(name, node)
+        elif name == "did":
+            if any(isinstance(argument, exp.Kwarg) for argument in node.expressions):
+                raise refuse(node, "since and within are keys of the wait_for step, not of did()", code="E209")
+            options = self._options("did", node)
+        else:
+            raise refuse(node, f"wait_for cannot wait for {name}(); it waits for did(), opened(), …", code="E209")
+        options = replace(options, since="entry")
+        return self._lookup(f"{name}_{options.names[0]}", "times", options).column
 
     # ------------------------------------------------------------ events
 
@@ -252,26 +270,30 @@ class Calls:
                   events.contact: ("contact_id", "text")}.get(name)  # fmt: skip
         if mapped:
             return Typed(event(mapped[0]), mapped[1])
-        kind: str | None = None
         if name in events.relation.columns:
             kind = events.relation.type_of(name)
-        else:
-            kind = self.scope.catalog.property_type(self._event_names, name)
-            if kind is None and not (events.data or self.scope.catalog.open_names):
-                raise refuse(exp.column(name), f"{events.relation.name} has no column '{name}'", code="E203",
-                             hint=nearest(name, events.relation.columns))  # fmt: skip
-        kind = "other" if kind in (None, "json", "array") else str(kind)
-        self.properties[name] = kind
-        return Typed(event(f"p_{name}"), "dynamic" if kind == "other" else kind)
+            if kind not in ("json", "array", "other"):
+                self.properties[name] = kind
+                return Typed(event(f"p_{name}"), kind)
+        elif not (events.data or self.scope.catalog.open_names):
+            raise refuse(exp.column(name), f"{events.relation.name} has no column '{name}'", code="E203",
+                         hint=nearest(name, events.relation.columns))  # fmt: skip
+        self.properties[name] = "other"
+        dynamic = Typed(event(f"p_{name}"), "dynamic")
+        declared = self.scope.catalog.property_type(self._event_names, name)
+        return dynamic if declared in (None, "json", "array", "other") else cast_to(dynamic, str(declared))
 
     # ------------------------------------------------------------ messages and steps
 
     def _message_event(self, name: str, node: exp.Anonymous) -> Typed:
+        lookup = self._lookup(f"{name}_{node.expressions[0].name}", "exists", self._message_options(name, node))
+        return Typed(exp.paren(lookup.read()), "boolean")
+
+    def _message_options(self, name: str, node: exp.Anonymous) -> _Options:
         action = exp.cast(self._action_id(self._step(node)), "text")
         self.properties["action_id"] = "text"
         predicate = exp.EQ(this=event("p_action_id"), expression=action)
-        options = _Options((MESSAGE_EVENTS[name],), predicate, None, None, None, 1)
-        return Typed(exp.paren(self._lookup(f"{name}_{node.expressions[0].name}", "exists", options).read()), "boolean")
+        return _Options((MESSAGE_EVENTS[name],), predicate, None, None, None, 1)
 
     def _step(self, node: exp.Anonymous) -> str:
         step = self._text(node)

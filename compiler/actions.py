@@ -1,0 +1,285 @@
+"""Actions of a plan: where each goes, what it carries, and what the tick decides about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlglot import exp
+
+from compiler.advance import StepParts
+from compiler.calendar import elapsed_more_than
+from compiler.catalog import Catalog, DestinationInfo, Role
+from compiler.content import snippet_reads
+from compiler.errors import DefinitionError, Problem, nearest
+from compiler.graph import FlowNode, YamlPath
+from compiler.lookup import frame, seconds, tick_at
+from compiler.plan import Action, Kind
+from compiler.workflow import (
+    ActionStep,
+    CrmStep,
+    EmailStep,
+    MessageStep,
+    NotifyStep,
+    SetStep,
+    TagStep,
+    TaskStep,
+    UntagStep,
+    WebhookStep,
+)
+
+INTERNAL = frozenset({"tag", "untag", "set"})
+ROLES: dict[str, Role] = {"email": "email", "notify": "notify", "task": "task", "crm": "crm", "webhook": "webhook"}
+SIMULATED = "simulated"
+"""The destination of every action in a simulation, whose case names no destinations."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What an action's texts read: contact columns, whether the entry; `group`: the message's subscription group."""
+
+    contact: frozenset[str] = frozenset()
+    entry: bool = False
+    group: str | None = None
+
+
+def what(step: ActionStep) -> str:
+    """The word after the kind in the log: template, tag, field, target, title, object or webhook."""
+    match step:
+        case EmailStep():
+            return step.email if isinstance(step.email, str) else step.email.by
+        case TagStep():
+            return step.tag
+        case UntagStep():
+            return step.untag
+        case SetStep():
+            return ",".join(step.set)
+        case TaskStep():
+            return step.task.title
+        case NotifyStep():
+            return step.notify
+        case CrmStep():
+            return step.crm.object
+        case WebhookStep():
+            return step.webhook
+        case _:
+            return ""
+
+
+def message_texts(step: ActionStep, catalog: Catalog) -> Texts:
+    """Names that the step's template and texts read."""
+    contact: set[str] = set()
+    entry = False
+    group = step.group if isinstance(step, MessageStep) else None
+    if isinstance(step, EmailStep) and isinstance(step.email, str):
+        template = catalog.templates.get(step.email)
+        if template is not None:
+            contact |= template.contact
+            entry = bool(template.entry)
+            group = group or template.group
+    for text in _snippets(step):
+        try:
+            reads = snippet_reads(text)
+        except DefinitionError:
+            continue  # reported by Routing.check with its place
+        contact |= {read.name for read in reads if read.root == "contact"}
+        entry = entry or any(read.root == "entry" for read in reads)
+    known = {*catalog.contact.relation.columns}
+    return Texts(frozenset(contact & known), entry, group)
+
+
+def _snippets(step: ActionStep) -> list[str]:
+    match step:
+        case TaskStep():
+            return [text for text in (step.task.title, step.task.body, step.task.owner) if text]
+        case NotifyStep():
+            return [step.text] if step.text else []
+        case MessageStep():
+            return [step.subject] if step.subject else []
+        case _:
+            return []
+
+
+class Routing:
+    """Finds the destination of each outward action (architecture §7) and reports references that lead nowhere."""
+
+    def __init__(self, catalog: Catalog, problems: list[Problem]) -> None:
+        self._catalog = catalog
+        self._problems = problems
+
+    def resolve(self, node: FlowNode) -> str | None:
+        """The name of the destination, None for internal steps or after a problem was reported."""
+        step = node.step
+        role = ROLES.get(node.kind)
+        if role is None or not isinstance(step, ActionStep):
+            return None
+        if self._catalog.open_names and not self._catalog.destinations:
+            return SIMULATED
+        self._check(node, step)
+        wanted, key = step.to, "to"
+        if isinstance(step, NotifyStep) and "." in step.notify:
+            wanted, key = step.notify.split(".", 1)[0], "notify"
+        if isinstance(step, WebhookStep) and wanted is None:
+            wanted, key = step.webhook, "webhook"
+        fitting = {d.name: d for d in self._catalog.destinations.values() if role in d.roles}
+        if wanted is not None:
+            if wanted not in fitting:
+                self._add("E405", f"no destination '{wanted}' that takes {role}", (*node.path, key), nearest(wanted, fitting))
+                return None
+            return wanted
+        return self._default(node, role, list(fitting.values()))
+
+    def _default(self, node: FlowNode, role: Role, fitting: list[DestinationInfo]) -> str | None:
+        marked = [destination for destination in fitting if destination.default] or fitting
+        if len(marked) == 1:
+            return marked[0].name
+        path = (*node.path, node.kind)
+        if not fitting:
+            self._add("E405", f"no destination takes {role}", path, "add one to penstock.yaml under destinations")
+        else:
+            names = ", ".join(sorted(destination.name for destination in fitting))
+            self._add("E406", f"several destinations take {role}: {names}", path,
+                      "say `to:` on the step, or mark one with `default: true` in penstock.yaml")  # fmt: skip
+        return None
+
+    def _check(self, node: FlowNode, step: ActionStep) -> None:
+        for text in _snippets(step):
+            try:
+                reads = snippet_reads(text)
+            except DefinitionError as error:
+                self._add("E401", error.problems[0].message, (*node.path, node.kind), error.problems[0].hint)
+                continue
+            known = self._catalog.contact.relation.columns
+            for read in reads:
+                if read.root == "contact" and read.name not in known and not self._catalog.open_names:
+                    self._add("E402", f"'contact.{read.name}' is undefined", (*node.path, node.kind), nearest(read.name, known))
+        if isinstance(step, EmailStep) and isinstance(step.email, str) and not self._catalog.open_names:
+            self._check_template(node, step, step.email)
+
+    def _check_template(self, node: FlowNode, step: EmailStep, name: str) -> None:
+        template = self._catalog.templates.get(name)
+        if template is None:
+            self._add("E404", f"no template '{name}'", (*node.path, "email"), nearest(name, self._catalog.templates))
+            return
+        for given in step.with_:
+            if given not in template.variables:
+                self._add("E403", f"template '{name}' declares no variable '{given}'", (*node.path, "with", given),
+                          nearest(given, template.variables))  # fmt: skip
+        for missing in sorted(template.required - set(step.with_)):
+            self._add("E403", f"template '{name}' needs the variable '{missing}'", (*node.path, "email"),
+                      f"add `with: {{{missing}: …}}` to the step")  # fmt: skip
+
+    def _add(self, code: str, message: str, path: YamlPath, hint: str = "") -> None:
+        self._problems.append(Problem(code, message, path=path, hint=hint))
+
+
+def action_row(
+    node: FlowNode, parts: StepParts, stage: str, routing: Routing, *, require: exp.Expression | None, texts: Texts
+) -> Action:
+    """The action of a step; its rows are those of the stage in which the step was reached."""
+    step = node.step
+    if not isinstance(step, ActionStep):
+        raise TypeError(f"{node.kind} is no action")
+    reached = exp.column(f"a{node.index}", table="f")
+    columns = [
+        frame("enrollment_id"), frame("contact_id"), frame("key"), exp.Literal.number(node.index).as_("ordinal"),
+        exp.Literal.string(node.id).as_("step"), exp.Literal.string(node.kind).as_("kind"),
+        exp.Literal.string(what(step)).as_("what"), reached.copy().as_("due"),
+        _outcome(node, step, parts, require, texts.group).as_("outcome"), _payload(node, step, parts, texts).as_("payload"),
+        _expires_at(step, reached).as_("expires_at"),
+    ]  # fmt: skip
+    arrived = exp.Not(this=exp.Is(this=reached.copy(), expression=exp.Null()))
+    kind: Kind = node.kind  # type: ignore[assignment]
+    return Action(
+        index=node.index, step=node.id, kind=kind, what=what(step), destination=routing.resolve(node),
+        template=step.email if isinstance(step, EmailStep) and isinstance(step.email, str) else None,
+        transactional=isinstance(step, MessageStep) and step.transactional,
+        rows=exp.select(*columns).from_(f"{stage} AS f").where(arrived), path=node.path,
+    )  # fmt: skip
+
+
+def _outcome(
+    node: FlowNode, step: ActionStep, parts: StepParts, require: exp.Expression | None, group: str | None
+) -> exp.Expression:
+    done = "ok" if node.kind in INTERNAL else "decided"
+    skips: list[tuple[exp.Expression, str]] = []
+    if parts.test is not None:
+        skips.append((exp.Not(this=exp.column(f"k{node.index}", table="f")), "condition"))
+    if step.expires_after is not None:
+        limit = step.expires_after.elapsed.total_seconds()
+        skips.append((elapsed_more_than(exp.column(f"a{node.index}", table="f"), tick_at(), limit), "too_late"))
+    if isinstance(step, EmailStep):
+        skips += _message_checks(step, require, group)
+    ifs = [exp.If(this=test, true=exp.Literal.string(f"skipped({reason})")) for test, reason in skips]
+    return exp.Case(ifs=ifs, default=exp.Literal.string(done)) if ifs else exp.Literal.string(done)
+
+
+def _message_checks(
+    step: EmailStep, require: exp.Expression | None, group: str | None
+) -> list[tuple[exp.Expression, str]]:
+    address = exp.Trim(this=exp.Coalesce(this=frame("m_email"), expressions=[exp.Literal.string("")]))
+    checks: list[tuple[exp.Expression, str]] = [
+        (exp.Coalesce(this=frame("m_bounced"), expressions=[exp.false()]), "bounced"),
+        (exp.EQ(this=address, expression=exp.Literal.string("")), "no_address"),
+    ]
+    if not step.transactional:
+        checks.append((exp.Coalesce(this=frame("m_unsubscribed"), expressions=[exp.false()]), "unsubscribed"))
+        if group is not None:
+            listed = exp.ArrayContains(this=frame("m_groups"), expression=exp.Literal.string(group))
+            checks.append((exp.Coalesce(this=listed, expressions=[exp.false()]), "unsubscribed_group"))
+    if require is not None:
+        checks.append((exp.Not(this=exp.Coalesce(this=require.copy(), expressions=[exp.false()])), "no_consent"))
+    return checks
+
+
+def _expires_at(step: ActionStep, reached: exp.Expression) -> exp.Expression:
+    if step.expires_after is None:
+        return exp.cast(exp.null(), "timestamp")
+    return exp.Add(this=reached.copy(), expression=seconds(step.expires_after.elapsed.total_seconds()))
+
+
+def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -> exp.Expression:
+    if isinstance(step, TagStep | UntagStep):
+        return exp.cast(exp.null(), "json")
+    values = [(key, exp.column(f"v{node.index}_{i}", table="f")) for i, key in enumerate(parts.values)]
+    if isinstance(step, SetStep):
+        return _object((key, exp.cast(value, "text")) for key, value in values)
+    members: list[tuple[str, exp.Expression]] = [
+        ("contact", _object((name, frame(f"c_{name}")) for name in sorted(texts.contact))),
+        ("email", frame("m_email")),
+    ]
+    if texts.entry:
+        members.append(("entry", frame("entry")))
+    if values:
+        members.append(("values", _object(values)))
+    static = _static(step)
+    if static:
+        members.append(("step", _object((key, _literal(value)) for key, value in static.items())))
+    return _object(members)
+
+
+def _static(step: ActionStep) -> dict[str, Any]:
+    match step:
+        case TaskStep():
+            task = step.task
+            return {"title": task.title, "owner": task.owner, "body": task.body, "due": task.due, "on_error": step.on_error}
+        case NotifyStep():
+            return {"target": step.notify.split(".", 1)[-1], "text": step.text, "on_error": step.on_error}
+        case CrmStep():
+            return {"object": step.crm.object, "on_error": step.on_error}
+        case MessageStep():
+            return {"subject": step.subject, "on_error": step.on_error}
+        case _:
+            return {"on_error": step.on_error}
+
+
+def _literal(value: object) -> exp.Expression:
+    return exp.null() if value is None else exp.Literal.string(str(value))
+
+
+def _object(members: Iterable[tuple[str, exp.Expression]]) -> exp.Expression:
+    pairs: list[exp.Expression] = []
+    for name, value in members:
+        pairs += [exp.Literal.string(name), value]
+    return exp.Anonymous(this="json_object", expressions=pairs)

@@ -1,0 +1,28 @@
+"""Time arithmetic as trees: elapsed and calendar durations, wall clocks (language §4, RFC 5545 for gaps and folds)."""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+from compiler.functions import wall_clock
+from compiler.lookup import seconds
+from compiler.workflow import Duration
+
+UTC_INSTANT = "utc_instant"
+"""Function every warehouse adapter provides: (wall clock timestamp, zone) -> naive UTC timestamp."""
+
+
+def after(moment: exp.Expression, duration: Duration, zone: exp.Expression | None) -> exp.Expression:
+    """`moment + duration`; d and w are calendar days on the wall clock of `zone` (None = UTC)."""
+    days = duration.calendar_days
+    if days is None or zone is None:
+        return exp.Add(this=moment.copy(), expression=seconds(duration.elapsed.total_seconds()))
+    interval = exp.Interval(this=exp.Literal.string(str(days)), unit=exp.var("DAY"))
+    local = exp.Add(this=exp.paren(wall_clock(moment, zone)), expression=interval)
+    return exp.Anonymous(this=UTC_INSTANT, expressions=[local, zone.copy()])
+
+
+def elapsed_more_than(earlier: exp.Expression, later: exp.Expression, amount: float) -> exp.Expression:
+    """`later - earlier > amount seconds`, without date_diff (engines disagree about it)."""
+    limit = exp.Add(this=earlier.copy(), expression=seconds(amount))
+    return exp.GT(this=later.copy(), expression=limit)

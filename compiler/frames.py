@@ -1,0 +1,348 @@
+"""Frames: the rows conditions are read from, with the contact's columns, event aggregates and state facts beside them.
+
+Three relations feed a frame, as trees over the user's models and Penstock's own tables: `event_rows` (what may be seen
+at T, one row per event id), `contact_rows` (with a valid time zone and what forbids a message) and `new_rows` of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from compiler.catalog import Catalog, Relation
+from compiler.condition import Condition, relation_table
+from compiler.lookup import Fact, Lookup, event, frame, names_match, tick_at
+from compiler.typed import sql_type
+
+ARRIVALS = "tick_arrivals"
+CONTACTS = "tick_contacts"
+EVENTS = "tick_events"
+ZONES = "iana_zones"
+ADDRESS_KEY = "address_key"
+
+
+@dataclass
+class Needs:
+    """What a set of conditions needs, joined together; grows with `add`."""
+
+    lookups: dict[str, Lookup] = field(default_factory=dict)
+    facts: dict[str, Fact] = field(default_factory=dict)
+    contact_columns: set[str] = field(default_factory=set)
+    properties: dict[str, str] = field(default_factory=dict)
+    events: set[str] = field(default_factory=set)
+    since_steps: set[str] = field(default_factory=set)
+
+    def add(self, *conditions: Condition | None) -> Needs:
+        """Take in the needs of conditions."""
+        for condition in conditions:
+            if condition is not None:
+                self.lookups.update(condition.lookups)
+                self.facts.update(condition.facts)
+                self.contact_columns.update(condition.contact_columns)
+                self.properties.update(condition.properties)
+                self.events.update(condition.events)
+                self.since_steps.update(condition.since_steps)
+        return self
+
+    @property
+    def counts(self) -> bool:
+        """Whether an event that stands twice in the model would be counted twice."""
+        return any(lookup.kind in ("count", "sum", "times") for lookup in self.lookups.values())
+
+
+def utc(relation: Relation, column: str, table: str) -> exp.Expression:
+    """A column of a relation; zoned timestamps as naive UTC."""
+    tree: exp.Expression = exp.column(exp.to_identifier(column, quoted=True), table=table)
+    return exp.AtTimeZone(this=tree, zone=exp.Literal.string("UTC")) if relation.zoned(column) else tree
+
+
+def text(relation: Relation, column: str, table: str) -> exp.Expression:
+    """A column of a relation as text."""
+    tree = exp.column(exp.to_identifier(column, quoted=True), table=table)
+    return tree if relation.type_of(column) == "text" else exp.cast(tree, "text")
+
+
+def timestamp(relation: Relation, column: str, table: str) -> exp.Expression:
+    """A time column of a relation as naive UTC timestamp."""
+    tree = utc(relation, column, table)
+    return tree if relation.type_of(column) == "timestamp" else exp.cast(tree, "timestamp")
+
+
+# ---------------------------------------------------------------- events
+
+
+def event_rows(
+    catalog: Catalog,
+    properties: Mapping[str, str],
+    *,
+    names: Iterable[str] | None = None,
+    entry: bool = False,
+    unique: bool = True,
+) -> exp.Select:
+    """Events visible at T from the model and from Penstock's own table.
+
+    Columns: event_id, contact_id, name, event_time, loaded_at, source, seq, `p_<property>` …, and with `entry` the row
+    as JSON.
+
+    Args:
+        catalog: the mapping.
+        properties: property -> type to carry.
+        names: only these event names, None for all.
+        entry: carry the row as JSON column `entry`.
+        unique: keep one row per event id (the one loaded first).
+    """
+    rows = exp.union(
+        _model_events(catalog, properties, entry), _own_events(catalog, properties, entry), distinct=False
+    )
+    outer = exp.select("e.*").from_(exp.Subquery(this=rows, alias=exp.TableAlias(this=exp.to_identifier("e"))))
+    outer = outer.where(exp.and_(
+        exp.LTE(this=event("loaded_at"), expression=tick_at()), exp.LTE(this=event("event_time"), expression=tick_at())
+    ))  # fmt: skip
+    if names is not None:
+        outer = outer.where(names_match(names))
+    return first_of_each(outer) if unique else outer
+
+
+def first_of_each(rows: exp.Select) -> exp.Select:
+    """One row per event id: the one loaded first."""
+    numbered = exp.Window(
+        this=exp.RowNumber(), partition_by=[event("event_id")],
+        order=exp.Order(expressions=[exp.Ordered(this=event("loaded_at")), exp.Ordered(this=event("source"))]),
+    )  # fmt: skip
+    return rows.qualify(exp.EQ(this=numbered, expression=exp.Literal.number(1)))
+
+
+def _model_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) -> exp.Select:
+    events, relation = catalog.events, catalog.events.relation
+    columns = [
+        text(relation, events.id, "m").as_("event_id"),
+        text(relation, events.contact, "m").as_("contact_id"),
+        text(relation, events.name, "m").as_("name"),
+        timestamp(relation, events.time, "m").as_("event_time"),
+        timestamp(relation, events.loaded_at, "m").as_("loaded_at"),
+        exp.Literal.string("model").as_("source"),
+        exp.cast(exp.null(), "bigint").as_("seq"),
+    ]
+    for name, kind in sorted(properties.items()):
+        if name in relation.columns:
+            value = utc(relation, name, "m")
+            tree = exp.cast(value, "text") if kind == "other" else value
+        elif events.data:
+            tree = _json_text(exp.column(exp.to_identifier(events.data, quoted=True), table="m"), name)
+        else:
+            tree = exp.cast(exp.null(), sql_type(kind))
+        columns.append(tree.as_(f"p_{name}", quoted=True))
+    if entry:
+        named = [(name, utc(relation, name, "m")) for name in relation.columns if name != events.data]
+        data = exp.column(exp.to_identifier(events.data, quoted=True), table="m") if events.data else None
+        columns.append(_merged_json(named, data).as_("entry"))
+    return exp.select(*columns).from_(relation_table(relation, "m"))
+
+
+def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) -> exp.Select:
+    events = catalog.events
+    own = {"event_id": "event_id", "contact_id": "contact_id", "name": "name", "event_time": "event_time",
+           "loaded_at": "loaded_at"}  # fmt: skip
+    columns: list[exp.Expression] = [exp.column(source, table="o").as_(target) for target, source in own.items()]
+    columns += [exp.Literal.string("penstock").as_("source"), exp.column("seq", table="o").as_("seq")]
+    for name, kind in sorted(properties.items()):
+        if name == "action_id":
+            value: exp.Expression = exp.column("action_id", table="o")
+        else:
+            value = _json_text(exp.column("data", table="o"), name)
+            if kind not in ("other", "text"):
+                value = exp.TryCast(this=value, to=sql_type(kind))
+        columns.append(value.as_(f"p_{name}", quoted=True))
+    if entry:
+        mapped = {events.id: "event_id", events.contact: "contact_id", events.name: "name", events.time: "event_time",
+                  events.loaded_at: "loaded_at"}  # fmt: skip
+        named = [(name, exp.column(source, table="o")) for name, source in mapped.items()]
+        columns.append(_merged_json(named, exp.column("data", table="o")).as_("entry"))
+    table = exp.table_("events", db=catalog.state_schema, alias="o")
+    known = exp.Not(this=exp.Is(this=exp.column("contact_id", table="o"), expression=exp.Null()))
+    return exp.select(*columns).from_(table).where(known)
+
+
+def _json_text(data: exp.Expression, name: str) -> exp.Expression:
+    path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=name)])
+    return exp.Paren(this=exp.JSONExtractScalar(this=data, expression=path))
+
+
+def _merged_json(columns: Sequence[tuple[str, exp.Expression]], data: exp.Expression | None) -> exp.Expression:
+    pairs: list[exp.Expression] = []
+    for name, value in columns:
+        pairs += [exp.Literal.string(name), value]
+    built = exp.Anonymous(this="json_object", expressions=pairs)
+    if data is None:
+        return built
+    other = exp.Coalesce(this=exp.cast(data, "json"), expressions=[exp.cast(exp.Literal.string("{}"), "json")])
+    return exp.Anonymous(this="json_merge_patch", expressions=[built, other])
+
+
+# ---------------------------------------------------------------- contacts
+
+
+def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str) -> exp.Select:
+    """Every contact: contact_id, `c_<column>` …, tz (always valid), m_email, m_phone, m_bounced, m_unsubscribed, m_groups.
+
+    What forbids a message is the model's own columns OR-ed with `suppressions`, by contact and by address.
+    """
+    contact, relation = catalog.contact, catalog.contact.relation
+    selected: list[exp.Expression] = [text(relation, contact.id, "m").as_("contact_id")]
+    selected += [utc(relation, name, "m").as_(f"c_{name}", quoted=True) for name in sorted(set(columns))]
+    selected += [
+        _zone(catalog, default_zone).as_("tz"),
+        (text(relation, contact.email, "m") if contact.email else _null("text")).as_("m_email"),
+        (text(relation, contact.phone, "m") if contact.phone else _null("text")).as_("m_phone"),
+        _forbidden(contact.bounced, "bounced").as_("m_bounced"),
+        _forbidden(contact.unsubscribed, "unsubscribed").as_("m_unsubscribed"),
+        _groups(contact.unsubscribed_groups).as_("m_groups"),
+    ]
+    rows = exp.select(*selected).from_(relation_table(relation, "m"))
+    if contact.timezone:
+        zone = exp.column(exp.to_identifier(contact.timezone, quoted=True), table="m")
+        rows = rows.join(exp.table_(ZONES, alias="z"), on=exp.EQ(this=exp.column("name", table="z"), expression=zone),
+                         join_type="left")  # fmt: skip
+    return _with_suppressions(rows, catalog)
+
+
+def _null(kind: str) -> exp.Expression:
+    return exp.cast(exp.null(), kind)
+
+
+def _zone(catalog: Catalog, default_zone: str) -> exp.Expression:
+    default = exp.Literal.string(default_zone)
+    if not catalog.contact.timezone:
+        return default
+    return exp.Coalesce(this=exp.column("name", table="z"), expressions=[default])
+
+
+def _forbidden(column: str | None, suppressed: str) -> exp.Expression:
+    found: list[exp.Expression] = [
+        exp.Coalesce(this=exp.column(suppressed, table=alias), expressions=[exp.false()]) for alias in ("sc", "sa")
+    ]
+    if column:
+        value = exp.column(exp.to_identifier(column, quoted=True), table="m")
+        found.append(exp.Coalesce(this=exp.cast(value, "boolean"), expressions=[exp.false()]))
+    return exp.or_(*found)
+
+
+def _groups(column: str | None) -> exp.Expression:
+    empty = exp.cast(exp.Array(expressions=[]), "text[]")
+    pieces: list[exp.Expression] = [
+        exp.Coalesce(this=exp.column("groups", table=alias), expressions=[empty.copy()]) for alias in ("sc", "sa")
+    ]
+    if column:
+        value = exp.cast(exp.column(exp.to_identifier(column, quoted=True), table="m"), "text[]")
+        pieces.append(exp.Coalesce(this=value, expressions=[empty.copy()]))
+    joined = pieces[0]
+    for piece in pieces[1:]:
+        joined = exp.ArrayConcat(this=joined, expressions=[piece])
+    return joined
+
+
+def address_hash(address: exp.Expression) -> exp.Expression:
+    """The keyed hash of a normalised address: md5 of `<key>:<lower-case trimmed address>`; the key is a parameter."""
+    normal = exp.Lower(this=exp.Trim(this=address.copy()))
+    key = exp.cast(exp.Placeholder(this=ADDRESS_KEY), "text")
+    keyed = exp.DPipe(this=exp.DPipe(this=key, expression=exp.Literal.string(":")), expression=normal)
+    return exp.MD5(this=keyed)
+
+
+def _with_suppressions(rows: exp.Select, catalog: Catalog) -> exp.Select:
+    relation, contact = catalog.contact.relation, catalog.contact
+    by_contact = _active_suppressions(catalog.state_schema, "contact_id")
+    by_address = _active_suppressions(catalog.state_schema, "address_hash")
+    rows = rows.join(
+        exp.Subquery(this=by_contact, alias=exp.TableAlias(this=exp.to_identifier("sc"))), join_type="left",
+        on=exp.EQ(this=exp.column("who", table="sc"), expression=text(relation, contact.id, "m")),
+    )  # fmt: skip
+    address = address_hash(text(relation, contact.email, "m")) if contact.email else _null("text")
+    return rows.join(
+        exp.Subquery(this=by_address, alias=exp.TableAlias(this=exp.to_identifier("sa"))), join_type="left",
+        on=exp.EQ(this=exp.column("who", table="sa"), expression=address),
+    )  # fmt: skip
+
+
+def _active_suppressions(schema: str, who: str) -> exp.Select:
+    """Per contact or address: bounced, unsubscribed, groups; the last row per scope decides."""
+    column = exp.column(who, table="s")
+    is_bounce = exp.In(this=exp.column("reason", table="s"),
+                       expressions=[exp.Literal.string("bounced"), exp.Literal.string("hard_bounce")])  # fmt: skip
+    newest = exp.Window(
+        this=exp.RowNumber(),
+        partition_by=[column.copy(), exp.column("channel", table="s"), exp.column("scope", table="s"), is_bounce],
+        order=exp.Order(expressions=[
+            exp.Ordered(this=exp.column("created_at", table="s"), desc=True),
+            exp.Ordered(this=exp.column("suppression_id", table="s"), desc=True),
+        ]),
+    )  # fmt: skip
+    latest = (
+        exp.select(column.copy().as_("who"), "s.scope", "s.action", is_bounce.copy().as_("is_bounce"))
+        .from_(exp.table_("suppressions", db=schema, alias="s"))
+        .where(exp.and_(
+            exp.Not(this=exp.Is(this=column.copy(), expression=exp.Null())),
+            exp.LTE(this=exp.column("created_at", table="s"), expression=tick_at()),
+        ))
+        .qualify(exp.EQ(this=newest, expression=exp.Literal.number(1)))
+    )  # fmt: skip
+    everything = exp.EQ(this=exp.column("scope", table="t"), expression=exp.Literal.string("all"))
+    bounce = exp.column("is_bounce", table="t")
+    groups = exp.Filter(this=exp.ArrayAgg(this=exp.column("scope", table="t")),
+                        expression=exp.Where(this=exp.Not(this=everything.copy())))  # fmt: skip
+    return (
+        exp.select(
+            "t.who", exp.LogicalOr(this=bounce).as_("bounced"),
+            exp.LogicalOr(this=exp.and_(everything, exp.Not(this=bounce.copy()))).as_("unsubscribed"),
+            groups.as_("groups"),
+        )
+        .from_(exp.Subquery(this=latest, alias=exp.TableAlias(this=exp.to_identifier("t"))))
+        .where(exp.EQ(this=exp.column("action", table="t"), expression=exp.Literal.string("add")))
+        .group_by("t.who")
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- model rows
+
+
+def model_rows(relation: Relation) -> exp.Select:
+    """All rows of a model with the row as JSON column `entry`."""
+    named = [(name, utc(relation, name, "m")) for name in relation.columns]
+    return exp.select(_merged_json(named, None).as_("entry")).from_(relation_table(relation, "m"))
+
+
+# ---------------------------------------------------------------- frames
+
+
+def build(base: exp.Select, needs: Needs, *, row_id: str, events: exp.Expression, trigger: bool) -> exp.Select:
+    """A frame: the base rows with facts and event aggregates beside them.
+
+    Args:
+        base: rows with at least `row_id` and contact_id; with `entry_ref` when `trigger`.
+        needs: what the conditions read.
+        row_id: the column that identifies a base row.
+        events: relation of events to aggregate (alias `e` is added).
+        trigger: leave the event that caused the entry out (it never matches).
+    """
+    facts = [fact.tree.copy().as_(fact.column, quoted=True) for fact in needs.facts.values()]
+    rows = exp.select("f.*", *facts).from_("base AS f") if facts else exp.select("f.*").from_("base AS f")
+    if not needs.lookups:
+        return rows.with_("base", as_=base)
+    aggregates = [lookup.aggregate().as_(name) for name, lookup in sorted(needs.lookups.items())]
+    match: exp.Expression = exp.EQ(this=event("contact_id"), expression=frame("contact_id"))
+    match = exp.and_(match, names_match(needs.events))
+    if trigger:
+        match = exp.and_(match, exp.NullSafeNEQ(this=event("event_id"), expression=frame("entry_ref")))
+    looked = (
+        exp.select(frame(row_id).as_("row_id"), *aggregates)
+        .from_("base AS f")
+        .join(exp.alias_(events.copy(), "e", table=True), on=match)
+        .group_by(frame(row_id))
+    )
+    columns = [exp.column(name, table="k") for name in sorted(needs.lookups)]
+    rows = rows.select(*columns).join(
+        "looked AS k", on=exp.EQ(this=exp.column("row_id", table="k"), expression=frame(row_id)), join_type="left"
+    )
+    return rows.with_("base", as_=base).with_("looked", as_=looked)

@@ -1,0 +1,135 @@
+"""The plan of one workflow version: everything a tick does for it, as data.
+
+The evaluator executes these statements, the explainer prints them; neither knows the workflow's YAML. All trees read
+the tick's temporary tables (`tick_scope`, `tick_frame`, `tick_contacts`, `tick_events`, `tick_arrivals`) and the
+parameters `tick_at`, `address_key`; none contains a clock of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sqlglot import exp
+
+SCOPE = "tick_scope"
+SCOPE_COLUMNS = ("enrollment_id", "contact_id", "key", "entry_ref", "entry", "entry_at", "position", "logical_at",
+                 "due_at", "steps")  # fmt: skip
+"""Columns of `tick_scope`: the enrollments that a tick looks at."""
+FRAME = "tick_frame"
+STAGE = "tick_stage"
+CANDIDATES = "tick_candidates"
+MODEL_ROWS = "tick_rows"
+
+Kind = Literal["email", "notify", "task", "crm", "webhook", "tag", "untag", "set"]
+
+
+@dataclass(frozen=True)
+class EventEntry:
+    """Candidates are arrived events. `query`: contact_id, key, entry_ref, candidate_at, entry."""
+
+    names: tuple[str, ...]
+    query: exp.Select
+
+
+@dataclass(frozen=True)
+class AudienceEntry:
+    """Candidates are false-to-true edges. `members`: contact_id of everybody for whom the condition holds at T."""
+
+    members: exp.Select
+    exit_on_leave: bool
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """Candidates are new keys of a model. `rows` fills `tick_rows`; `query` as in `EventEntry`, over `tick_rows`."""
+
+    relation: str
+    rows: exp.Select
+    query: exp.Select
+
+
+@dataclass(frozen=True)
+class EntryRules:
+    """Admission: who is refused. Times in seconds; `backfill` None = no limit, 0 = none."""
+
+    reentry: Literal["once", "after_exit", "always"]
+    min_gap: float | None
+    backfill: float | None
+    max_age: float | None
+    cap_count: int
+    cap_seconds: float
+
+
+@dataclass(frozen=True)
+class Action:
+    """One action of the workflow: `rows` selects from the stage that reached it.
+
+    Columns of `rows`: enrollment_id, contact_id, key, ordinal, step, kind, what, due, outcome, payload, expires_at.
+    `outcome` is `decided` (an intent), `ok` (done by the tick), or `skipped(<reason>)`.
+    """
+
+    index: int
+    step: str
+    kind: Kind
+    what: str
+    destination: str | None
+    template: str | None
+    transactional: bool
+    rows: exp.Select
+    path: tuple[str | int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some consecutive layers as one statement: `query` makes the stage's table from the one before."""
+
+    name: str
+    query: exp.Select
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of one workflow version.
+
+    Attributes:
+        wakes: event names whose arrival makes an enrollment of that contact worth looking at.
+        watches_state: goals or exits can come true without an event or a due time, so all active ones are looked at.
+        entry: how candidates arise.
+        exits: enrollment_id, contact_id, key, reason over `tick_scope`; None without goals, exit_when or max_duration.
+        frame: makes `tick_frame` from `tick_scope`.
+        stages: the layers.
+        moves: over the last stage: enrollment_id, contact_id, key, position, logical_at, due_at, steps, exit, moved,
+            ordinal, due.
+        contact_columns, properties, events: what the tick's shared tables must carry for this plan.
+    """
+
+    workflow: str
+    version: int
+    first_step: str
+    priority: int
+    entry: EventEntry | AudienceEntry | ModelEntry
+    rules: EntryRules
+    exits: exp.Select | None
+    frame: exp.Select
+    stages: tuple[Stage, ...]
+    moves: exp.Select
+    wakes: frozenset[str]
+    watches_state: bool
+    contact_columns: frozenset[str]
+    properties: Mapping[str, str]
+    events: frozenset[str]
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    steps: int = 0
+
+    @property
+    def trigger_events(self) -> frozenset[str]:
+        """Event names that make candidates."""
+        return frozenset(self.entry.names) if isinstance(self.entry, EventEntry) else frozenset()
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """All actions in file order."""
+        return tuple(action for stage in self.stages for action in stage.actions)

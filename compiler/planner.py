@@ -1,0 +1,613 @@
+"""Workflow + catalog -> Plan, or every problem at its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from sqlglot import exp
+
+from compiler import frames
+from compiler.actions import Routing, Texts, action_row, message_texts
+from compiler.advance import LayeredStage, Layers, StepParts, Timing
+from compiler.allowlist import Trust
+from compiler.catalog import Catalog
+from compiler.condition import Condition, EntryShape, Scope, compile_condition, compile_value, compile_wait_for
+from compiler.errors import ConditionError, DefinitionError, Problem
+from compiler.frames import Needs
+from compiler.functions import tag_column
+from compiler.graph import Flow, FlowNode, YamlPath, flow
+from compiler.lookup import frame, seconds, tick_at
+from compiler.plan import (
+    MODEL_ROWS,
+    SCOPE,
+    SCOPE_COLUMNS,
+    AudienceEntry,
+    EntryRules,
+    EventEntry,
+    ModelEntry,
+    Plan,
+    Stage,
+)
+from compiler.workflow import (
+    ActionStep,
+    AudienceTrigger,
+    BranchStep,
+    CrmStep,
+    Duration,
+    EventTrigger,
+    MessageStep,
+    ModelTrigger,
+    Policy,
+    SetStep,
+    TagStep,
+    UntagStep,
+    WaitForStep,
+    WebhookStep,
+    Workflow,
+)
+
+DEFAULT_GRACE = Duration("1h")
+MESSAGE_COLUMNS = ("m_email", "m_phone", "m_bounced", "m_unsubscribed", "m_groups")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of the project a plan depends on besides the catalog."""
+
+    policy: Policy = Policy()
+    trust: Trust = "sql"
+
+
+def merged_policy(project: Policy, workflow: Policy) -> Policy:
+    """The workflow's policy over the project's, key by key."""
+    given = {name: getattr(workflow, name) for name in workflow.model_fields_set}
+    return project.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def plan(workflow: Workflow, catalog: Catalog, settings: Settings | None = None, *, version: int = 0) -> Plan:
+    """Compile a workflow.
+
+    Raises:
+        DefinitionError: with all problems; each has the YAML `path`, and for conditions the offset in `column`.
+    """
+    planner = _Planner(workflow, catalog, settings or Settings(), version)
+    built = planner.plan()
+    if planner.problems:
+        raise DefinitionError(planner.problems)
+    return built
+
+
+@dataclass
+class _Compiled:
+    """All conditions of a workflow, compiled once."""
+
+    where: Condition | None = None
+    key: Condition | None = None
+    contact: Condition | None = None
+    moment: Condition | None = None
+    audience: Condition | None = None
+    goals: list[Condition] = field(default_factory=list)
+    exits: list[Condition] = field(default_factory=list)
+    require: dict[str, Condition] = field(default_factory=dict)
+    parts: dict[str, StepParts] = field(default_factory=dict)
+    waiting: list[Condition] = field(default_factory=list)
+
+
+class _Planner:
+    def __init__(self, workflow: Workflow, catalog: Catalog, settings: Settings, version: int) -> None:
+        self.workflow = workflow
+        self.catalog = catalog
+        self.policy = merged_policy(settings.policy, workflow.policy)
+        self.version = version
+        self.problems: list[Problem] = []
+        self.texts: dict[str, str] = {}
+        self.graph: Flow = flow(workflow)
+        self.routing = Routing(catalog, self.problems)
+        self.scope = Scope(
+            catalog, entry=self._entry_shape(), steps=frozenset(node.id for node in self.graph.nodes), enrollment=True,
+            goals=tuple(goal.when for goal in workflow.goals), trust=settings.trust, workflow=workflow.workflow,
+        )  # fmt: skip
+        self.compiled = _Compiled()
+
+    def plan(self) -> Plan:
+        compiled = self.compiled
+        self._compile_entry()
+        self._compile_exits()
+        for node in self.graph.nodes:
+            compiled.parts[node.id] = self._parts(node)
+        frame_needs = self._frame_needs()
+        needs = Needs().add(*self._everything())
+        needs.contact_columns.update(*(texts.contact for texts in self._texts().values()))
+        layers = Layers(self.graph, compiled.parts, self._timing(), self._tracked(), self._mutable(frame_needs),
+                        self._frame_columns(frame_needs, needs))  # fmt: skip
+        entry = self._entry()
+        exits = self._exits()
+        stages = tuple(self._stage(stage) for stage in layers.stages())
+        return Plan(
+            workflow=self.workflow.workflow, version=self.version, first_step=self.graph.nodes[0].id,
+            priority=self.policy.priority or 0, entry=entry, rules=self._rules(), exits=exits,
+            frame=self._frame(frame_needs, needs), stages=stages, moves=self._moves(layers, stages),
+            wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
+            contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
+            events=frozenset(needs.events), conditions=dict(self.texts), steps=len(self.graph.nodes),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ compiling with places
+
+    def _at(self, path: YamlPath, text: str, scope: Scope | None = None, *, boolean: bool = True) -> Condition | None:
+        self.texts[".".join(map(str, path))] = text
+        try:
+            return (compile_condition if boolean else compile_value)(text, scope or self.scope)
+        except ConditionError as error:
+            self._condition_problem(path, error)
+            return None
+
+    def _condition_problem(self, path: YamlPath, error: ConditionError) -> None:
+        self.problems.append(
+            Problem(error.code, error.message, column=error.offset, hint=error.hint, path=path, length=error.length)
+        )
+
+    def _problem(self, code: str, message: str, path: YamlPath, hint: str = "") -> None:
+        self.problems.append(Problem(code, message, path=path, hint=hint))
+
+    # ------------------------------------------------------------ entry
+
+    def _entry_shape(self) -> EntryShape:
+        trigger = self.workflow.trigger
+        match trigger:
+            case EventTrigger():
+                events = self.catalog.events
+                columns = {name: str(events.relation.type_of(name)) for name in events.relation.columns}
+                for name in {p for event in trigger.names for p in events.properties.get(event, {})}:
+                    kind = self.catalog.property_type(trigger.names, name)
+                    columns.setdefault(name, str(kind or "other"))
+                return EntryShape(columns, open=bool(events.data) or self.catalog.open_names)
+            case ModelTrigger():
+                relation = self.catalog.relations.get(self._model_name(trigger))
+                if relation is None:
+                    return EntryShape()
+                return EntryShape({name: str(relation.type_of(name)) for name in relation.columns})
+            case _:
+                return EntryShape()
+
+    def _model_name(self, trigger: ModelTrigger) -> str:
+        name = trigger.from_.strip()
+        for prefix in ("ref(", "source("):
+            if name.startswith(prefix) and name.endswith(")"):
+                return ".".join(part.strip().strip("'\"") for part in name[len(prefix) : -1].split(","))
+        return name
+
+    def _compile_entry(self) -> None:
+        trigger, compiled = self.workflow.trigger, self.compiled
+        candidate = replace(self.scope, enrollment=False, goals=())
+        match trigger:
+            case EventTrigger():
+                if trigger.where is not None:
+                    compiled.where = self._at(("trigger", "where"), trigger.where, candidate)
+            case AudienceTrigger():
+                compiled.audience = self._at(("trigger", "audience"), trigger.audience, replace(candidate, entry=None))
+            case ModelTrigger():
+                self._compile_model_entry(trigger, candidate)
+            case _:
+                self._problem("E900", "a schedule trigger is not executed by this version", ("trigger", "schedule"))
+        if self.workflow.entry.key is not None:
+            compiled.key = self._key(("entry", "key"), self.workflow.entry.key, candidate)
+
+    def _compile_model_entry(self, trigger: ModelTrigger, candidate: Scope) -> None:
+        from compiler.errors import nearest
+
+        name = self._model_name(trigger)
+        relation = self.catalog.relations.get(name)
+        if relation is None:
+            self._problem("E205", f"no model '{name}'", ("trigger", "from"), nearest(name, self.catalog.relations))
+            return
+        shape = EntryShape({c: str(relation.type_of(c)) for c in relation.columns}, relation=relation)
+        scope = replace(candidate, entry=shape)
+        compiled = self.compiled
+        compiled.contact = self._row_value(("trigger", "contact"), trigger.contact, scope)
+        compiled.moment = self._row_value(("trigger", "at"), trigger.at, scope)
+        compiled.key = self._key(("trigger", "key"), trigger.key, scope)
+        if trigger.where is not None:
+            compiled.where = self._at(("trigger", "where"), trigger.where, scope)
+
+    def _row_value(self, path: YamlPath, text: str, scope: Scope) -> Condition | None:
+        value = self._at(path, text, scope, boolean=False)
+        if value is not None and (value.lookups or value.facts or value.contact_columns or value.subquery):
+            self._problem("E207", f"{path[-1]}: only columns of the model can stand here", path)
+            return None
+        return value
+
+    def _key(self, path: YamlPath, text: str, scope: Scope) -> Condition | None:
+        value = self._row_value(path, text, scope)
+        if value is not None and value.type not in ("text", "integer", "uuid", "dynamic", "any"):
+            self._problem("E206", f"an entry key is text, integer or uuid; this is {value.type}", path)
+        return value
+
+    def _entry(self) -> EventEntry | AudienceEntry | ModelEntry:
+        trigger, compiled = self.workflow.trigger, self.compiled
+        match trigger:
+            case EventTrigger():
+                base = (
+                    exp.select(*_aliased("a", ("contact_id", "entry")),
+                               exp.column("event_id", table="a").as_("entry_ref"),
+                               exp.column("event_time", table="a").as_("entry_at"),
+                               *self._contact_columns(compiled.where))
+                    .from_(f"{frames.ARRIVALS} AS a").join(f"{frames.CONTACTS} AS c", on="c.contact_id = a.contact_id")
+                    .where(_one_of("a", trigger.names))
+                    .where(exp.or_(exp.Not(this=exp.column("fresh", table="a")), exp.Placeholder(this="fresh")))
+                )  # fmt: skip
+                return EventEntry(trigger.names, self._candidates(base, "entry_ref"))
+            case ModelTrigger():
+                return self._model_entry(trigger)
+            case _:
+                return self._audience_entry()
+
+    def _candidates(self, base: exp.Select, row_id: str) -> exp.Select:
+        compiled = self.compiled
+        needs = Needs().add(compiled.where, compiled.key)
+        built = frames.build(base, needs, row_id=row_id, events=exp.to_table(frames.EVENTS), trigger=True)
+        in_model = isinstance(self.workflow.trigger, ModelTrigger)
+        key: exp.Expression = exp.cast(exp.null(), "text")
+        if in_model:
+            key = frame("key")
+        elif compiled.key is not None:
+            key = exp.cast(compiled.key.tree.copy(), "text")
+        query = exp.select(
+            frame("contact_id"), key.as_("key"), exp.cast(frame("entry_ref"), "text").as_("entry_ref"),
+            frame("entry_at").as_("candidate_at"), frame("entry"),
+        ).from_(built.subquery("f"))  # fmt: skip
+        return query.where(compiled.where.tree.copy()) if compiled.where is not None else query
+
+    def _model_entry(self, trigger: ModelTrigger) -> ModelEntry:
+        compiled = self.compiled
+        name = self._model_name(trigger)
+        relation = self.catalog.relations.get(name)
+        if relation is None or compiled.key is None or compiled.contact is None or compiled.moment is None:
+            return ModelEntry(name, exp.select("1"), exp.select("1"))
+        columns = [frames.utc(relation, column, "m").as_(f"r_{column}", quoted=True) for column in relation.columns]
+        base = exp.select(*columns).from_(frames.relation_table(relation, "m"))
+        keyed = exp.select(
+            "f.*", exp.cast(compiled.contact.tree.copy(), "text").as_("contact_id"),
+            exp.cast(compiled.key.tree.copy(), "text").as_("key"),
+            exp.cast(compiled.moment.tree.copy(), "timestamp").as_("entry_at"),
+        ).from_(base.subquery("f"))  # fmt: skip
+        where = compiled.where
+        if where is not None and not (where.lookups or where.facts or where.contact_columns or where.subquery):
+            keyed = keyed.where(where.tree.copy())
+        known = (
+            exp.select("1").from_(exp.table_("candidates", db=self.catalog.state_schema, alias="k"))
+            .where(exp.and_(
+                exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(self.workflow.workflow)),
+                exp.EQ(this=exp.column("entry_ref", table="k"), expression=exp.column("key", table="r")),
+            ))
+        )  # fmt: skip
+        pairs: list[exp.Expression] = []
+        for column in relation.columns:
+            pairs += [exp.Literal.string(column), exp.column(f"r_{column}", table="r", quoted=True)]
+        rows = (
+            exp.select("r.*", exp.column("key", table="r").as_("entry_ref"),
+                       exp.Anonymous(this="json_object", expressions=pairs).as_("entry"))
+            .from_(keyed.subquery("r"))
+            .where(exp.and_(
+                exp.LTE(this=exp.column("entry_at", table="r"), expression=tick_at()),
+                exp.GTE(this=exp.column("entry_at", table="r"), expression=exp.Placeholder(this="earliest")),
+                exp.Not(this=exp.Is(this=exp.column("key", table="r"), expression=exp.Null())),
+                exp.Not(this=exp.Exists(this=known)),
+            ))
+        )  # fmt: skip
+        base_rows = (
+            exp.select("r.*", *self._contact_columns(where)).from_(f"{MODEL_ROWS} AS r")
+            .join(f"{frames.CONTACTS} AS c", on="c.contact_id = r.contact_id")
+        )  # fmt: skip
+        return ModelEntry(name, rows, self._candidates(base_rows, "key"))
+
+    def _audience_entry(self) -> AudienceEntry:
+        condition = self.compiled.audience
+        if condition is None:
+            return AudienceEntry(exp.select("1"), self.workflow.exit_on_leave)
+        needs = Needs().add(condition)
+        zone = self.policy.default_timezone or "UTC"
+        base = frames.contact_rows(self.catalog, needs.contact_columns, zone)
+        events = frames.event_rows(self.catalog, needs.properties, names=needs.events, unique=needs.counts)
+        built = frames.build(base, needs, row_id="contact_id", events=exp.Subquery(this=events), trigger=False)
+        members = exp.select(frame("contact_id")).from_(built.subquery("f")).where(condition.tree.copy())
+        return AudienceEntry(members, self.workflow.exit_on_leave)
+
+    def _rules(self) -> EntryRules:
+        entry = self.workflow.entry
+        count, _, per = str(entry.cap).partition(" per ")
+        backfill = entry.backfill
+        seconds_back = None if backfill is True else 0.0 if backfill is False else backfill.elapsed.total_seconds()
+        return EntryRules(
+            entry.reentry, _seconds(entry.min_gap), seconds_back, _seconds(entry.max_age), int(count),
+            Duration.parse(per).elapsed.total_seconds(),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ exits
+
+    def _compile_exits(self) -> None:
+        for number, goal in enumerate(self.workflow.goals):
+            condition = self._at(("goals", number, "when"), goal.when, replace(self.scope, goals=()))
+            if condition is not None:
+                self.compiled.goals.append(condition)
+            if goal.value is not None:
+                self.texts[f"goals.{number}.value"] = goal.value
+        for number, text in enumerate(self.workflow.exit_when):
+            condition = self._at(("exit_when", number), text)
+            if condition is not None:
+                self.compiled.exits.append(condition)
+
+    def _exits(self) -> exp.Select | None:
+        compiled, duration = self.compiled, self.policy.max_duration
+        cases = [exp.If(this=goal.tree.copy(), true=exp.Literal.string("goal")) for goal in compiled.goals]
+        cases += [exp.If(this=test.tree.copy(), true=exp.Literal.string("exit_when")) for test in compiled.exits]
+        if self.workflow.exit_on_leave and isinstance(self.workflow.trigger, AudienceTrigger):
+            cases.append(exp.If(this=self._has_left(), true=exp.Literal.string("left_audience")))
+        if duration is not None:
+            end = exp.Add(this=frame("entry_at"), expression=seconds(duration.elapsed.total_seconds()))
+            cases.append(exp.If(this=exp.LT(this=end, expression=tick_at()), true=exp.Literal.string("expired")))
+        if not cases:
+            return None
+        conditions = [*compiled.goals, *compiled.exits]
+        needs = Needs().add(*conditions)
+        base = exp.select("s.*", *self._contact_columns(*conditions, tz=True), *self._step_times(needs)).from_(
+            f"{SCOPE} AS s"
+        )
+        base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
+        built = frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
+                             trigger=self._by_event())  # fmt: skip
+        inner = exp.select(frame("enrollment_id"), frame("contact_id"), frame("key"), exp.Case(ifs=cases).as_("reason"))
+        query = exp.select("x.*").from_(inner.from_(built.subquery("f")).subquery("x"))
+        return query.where(exp.Not(this=exp.Is(this=exp.column("reason", table="x"), expression=exp.Null())))
+
+    def _has_left(self) -> exp.Expression:
+        members = exp.table_("audience_members", db=self.catalog.state_schema, alias="v")
+        inside = exp.select("1").from_(members).where(exp.and_(
+            exp.EQ(this=exp.column("name", table="v"), expression=exp.Literal.string(self.workflow.workflow)),
+            exp.EQ(this=exp.column("contact_id", table="v"), expression=frame("contact_id")),
+            exp.column("member", table="v"),
+        ))  # fmt: skip
+        return exp.Not(this=exp.Exists(this=inside))
+
+    def _watches_state(self) -> bool:
+        conditions = [*self.compiled.goals, *self.compiled.exits]
+        by_itself = any(condition.state or condition.clock for condition in conditions)
+        leaves = self.workflow.exit_on_leave and isinstance(self.workflow.trigger, AudienceTrigger)
+        return by_itself or leaves or self.policy.max_duration is not None
+
+    # ------------------------------------------------------------ steps
+
+    def _parts(self, node: FlowNode) -> StepParts:
+        step, path = node.step, node.path
+        match step:
+            case BranchStep():
+                return StepParts(test=self._at((*path, "if"), step.if_))
+            case WaitForStep():
+                return StepParts(waits=self._wait_for(node, step))
+            case ActionStep():
+                test = self._at((*path, "if"), step.if_) if step.if_ is not None else None
+                values = {
+                    key: condition
+                    for key, where, text in self._value_texts(step)
+                    if (condition := self._literal_or_value((*path, *where), text)) is not None
+                }
+                self._check_fields(node, step, values)
+                return StepParts(test=test, values=values)
+            case _:
+                return StepParts()
+
+    def _wait_for(self, node: FlowNode, step: WaitForStep) -> tuple[str, ...]:
+        path = (*node.path, "wait_for")
+        self.texts[".".join(map(str, path))] = step.wait_for
+        try:
+            condition, columns = compile_wait_for(step.wait_for, self.scope)
+        except ConditionError as error:
+            self._condition_problem(path, error)
+            return ()
+        self.compiled.waiting.append(condition)
+        return columns
+
+    def _value_texts(self, step: ActionStep) -> Iterator[tuple[str, YamlPath, object]]:
+        match step:
+            case SetStep():
+                yield from ((name, ("set", name), value) for name, value in step.set.items())
+            case CrmStep():
+                yield from ((name, ("crm", "set", name), value) for name, value in step.crm.set.items())
+            case WebhookStep():
+                yield from _leaves(step.body, ("body",))
+            case MessageStep():
+                yield from ((name, ("with", name), value) for name, value in step.with_.items())
+            case _:
+                return
+
+    def _literal_or_value(self, path: YamlPath, value: object) -> Condition | None:
+        if isinstance(value, str):
+            return self._at(path, value, boolean=False)
+        tree: exp.Expression = exp.convert(value)
+        kind = {bool: "boolean", int: "integer", float: "number", type(None): "null"}.get(type(value), "any")
+        return Condition(text=str(value), tree=tree, type=kind)
+
+    def _check_fields(self, node: FlowNode, step: ActionStep, values: Mapping[str, Condition]) -> None:
+        if not isinstance(step, SetStep):
+            return
+        for name in values:
+            if name not in self.catalog.contact.fields:
+                self._problem(
+                    "E210", f"'{name}' is no field that Penstock owns", (*node.path, "set", name),
+                    f"declare it in penstock.yaml: contact: {{fields: {{{name}: text}}}}",
+                )  # fmt: skip
+
+    def _texts(self) -> dict[str, Texts]:
+        return {
+            node.id: message_texts(node.step, self.catalog) for node in self.graph.nodes if isinstance(node.step, ActionStep)
+        }
+
+    # ------------------------------------------------------------ frame, stages, moves
+
+    def _by_event(self) -> bool:
+        return isinstance(self.workflow.trigger, EventTrigger)
+
+    def _timing(self) -> Timing:
+        zone: exp.Expression | None = frame("tz")
+        default = self.policy.default_timezone or "UTC"
+        if self.catalog.contact.timezone is None:
+            zone = None if default == "UTC" else exp.Literal.string(default)
+        grace = (self.policy.grace or DEFAULT_GRACE).elapsed.total_seconds()
+        return Timing(zone, grace, _seconds(self.policy.allowed_lateness) or 0.0)
+
+    def _step_conditions(self) -> list[Condition]:
+        found = [condition for condition in self.compiled.waiting]
+        for parts in self.compiled.parts.values():
+            found += [condition for condition in (parts.test, *parts.values.values()) if condition is not None]
+        return found
+
+    def _everything(self) -> list[Condition]:
+        compiled = self.compiled
+        single = [compiled.where, compiled.key, *compiled.goals, *compiled.exits, *compiled.require.values()]
+        return [*(condition for condition in single if condition is not None), *self._step_conditions()]
+
+    def _frame_needs(self) -> Needs:
+        self._compile_require()
+        return Needs().add(*self._step_conditions(), *self.compiled.require.values())
+
+    def _compile_require(self) -> None:
+        require = self.policy.require
+        by_channel = {"email": require} if isinstance(require, str) else dict(require or {})
+        if "email" in by_channel and any(node.kind == "email" for node in self.graph.nodes):
+            path = ("policy", "require") if isinstance(require, str) else ("policy", "require", "email")
+            condition = self._at(path, by_channel["email"], replace(self.scope, entry=None, enrollment=False, goals=()))
+            if condition is not None:
+                self.compiled.require["email"] = condition
+
+    def _tracked(self) -> frozenset[str]:
+        named = {step for condition in [*self._everything()] for step in condition.since_steps}
+        for node in self.graph.nodes:
+            if isinstance(node.step, WaitForStep) and node.step.since not in (None, "entry", "step"):
+                named.add(str(node.step.since))
+        return frozenset(named & {node.id for node in self.graph.nodes})
+
+    def _mutable(self, needs: Needs) -> list[str]:
+        written = set()
+        for node in self.graph.nodes:
+            match node.step:
+                case TagStep():
+                    written.add(tag_column(node.step.tag))
+                case UntagStep():
+                    written.add(tag_column(node.step.untag))
+                case SetStep():
+                    written.update(f"x_{name}" for name in node.step.set)
+                case _:
+                    pass
+        return sorted(written & set(needs.facts))
+
+    def _step_times(self, needs: Needs) -> list[exp.Expression]:
+        return [_step_time(step) for step in sorted(needs.since_steps)]
+
+    def _contact_columns(self, *conditions: Condition | None, tz: bool = True) -> list[exp.Expression]:
+        columns = sorted({c for condition in conditions if condition is not None for c in condition.contact_columns})
+        found: list[exp.Expression] = [exp.column(f"c_{name}", table="c", quoted=True) for name in columns]
+        return [*found, self._tz()] if tz else found
+
+    def _tz(self) -> exp.Expression:
+        default = exp.Literal.string(self.policy.default_timezone or "UTC")
+        return exp.Coalesce(this=exp.column("tz", table="c"), expressions=[default]).as_("tz")
+
+    def _frame(self, needs: Needs, everything: Needs) -> exp.Select:
+        positions = [
+            exp.If(this=exp.EQ(this=exp.column("position", table="s"), expression=exp.Literal.string(node.id)),
+                   true=exp.Literal.number(node.index))
+            for node in self.graph.nodes
+        ]  # fmt: skip
+        columns = [exp.column(f"c_{name}", table="c", quoted=True) for name in sorted(everything.contact_columns)]
+        messages = [exp.column(name, table="c") for name in MESSAGE_COLUMNS]
+        base = exp.select(
+            "s.*", *columns, *messages, self._tz(), exp.Case(ifs=positions).as_("p0"),
+            *(_step_time(step) for step in sorted(self._tracked())),
+        ).from_(f"{SCOPE} AS s")  # fmt: skip
+        base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
+        return frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
+                            trigger=self._by_event())  # fmt: skip
+
+    def _frame_columns(self, needs: Needs, everything: Needs) -> list[str]:
+        contact = [f"c_{name}" for name in sorted(everything.contact_columns)]
+        tracked = [f"s_{step}" for step in sorted(self._tracked())]
+        return [*SCOPE_COLUMNS, *contact, *MESSAGE_COLUMNS, "tz", "p0", *tracked, *needs.facts, *sorted(needs.lookups)]
+
+    def _stage(self, stage: LayeredStage) -> Stage:
+        require = self.compiled.require.get("email")
+        texts = self._texts()
+        actions = tuple(
+            action_row(node, self.compiled.parts[node.id], stage.name, self.routing,
+                       require=require.tree if require is not None else None, texts=texts[node.id])
+            for node in stage.nodes
+            if isinstance(node.step, ActionStep)
+        )  # fmt: skip
+        return Stage(stage.name, stage.query, actions)
+
+    def _moves(self, layers: Layers, stages: tuple[Stage, ...]) -> exp.Select:
+        p, moment = exp.column("p", table="f"), exp.column("l", table="f")
+        ids = [exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(node.index)), true=exp.Literal.string(node.id))
+               for node in self.graph.nodes]  # fmt: skip
+        reasons = [
+            exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(node.index)),
+                   true=exp.Literal.string(getattr(node.step, "exit", "")))
+            for node in self.graph.nodes if node.kind == "exit"
+        ]  # fmt: skip
+        reasons.append(exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(layers.completed)),
+                              true=exp.Literal.string("completed")))  # fmt: skip
+        tracked = sorted(self._tracked())
+        steps: exp.Expression = exp.column("steps", table="f")
+        if tracked:
+            pairs: list[exp.Expression] = []
+            for step in tracked:
+                pairs += [exp.Literal.string(step), exp.column(f"s_{step}", table="f", quoted=True)]
+            steps = exp.Anonymous(this="json_object", expressions=pairs)
+        outer = exp.select(
+            frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
+            exp.Coalesce(this=exp.Case(ifs=ids), expressions=[frame("position")]).as_("position"),
+            moment.as_("logical_at"), layers.due(p, moment).as_("due_at"), steps.as_("steps"),
+            exp.Case(ifs=reasons).as_("exit"), exp.NEQ(this=p.copy(), expression=frame("p0")).as_("moved"),
+            frame("due_at").as_("due_before"),
+        ).from_(f"{stages[-1].name} AS f")  # fmt: skip
+        changed = exp.or_(
+            exp.column("moved", table="x"), exp.Not(this=exp.Is(this=exp.column("exit", table="x"), expression=exp.Null())),
+            exp.NullSafeNEQ(this=exp.column("due_at", table="x"), expression=exp.column("due_before", table="x")),
+        )  # fmt: skip
+        return exp.select("x.*").from_(outer.subquery("x")).where(changed)
+
+    def _wakes(self) -> set[str]:
+        found: set[str] = set()
+        for condition in [*self.compiled.waiting, *self.compiled.goals, *self.compiled.exits]:
+            found |= condition.events
+        return found
+
+
+def _aliased(table: str, names: tuple[str, ...]) -> list[exp.Expression]:
+    return [exp.column(name, table=table) for name in names]
+
+
+def _one_of(table: str, names: tuple[str, ...]) -> exp.Expression:
+    return exp.In(this=exp.column("name", table=table), expressions=[exp.Literal.string(name) for name in names])
+
+
+def _step_time(step: str) -> exp.Expression:
+    path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=step)])
+    value = exp.Paren(this=exp.JSONExtractScalar(this=exp.column("steps", table="s"), expression=path))
+    return exp.TryCast(this=value, to=exp.DataType.build("timestamp")).as_(f"s_{step}", quoted=True)
+
+
+def _seconds(duration: Duration | None) -> float | None:
+    return duration.elapsed.total_seconds() if duration is not None else None
+
+
+def _leaves(value: object, path: YamlPath) -> Iterator[tuple[str, YamlPath, object]]:
+    match value:
+        case dict():
+            for key, inner in value.items():
+                yield from _leaves(inner, (*path, key))
+        case list() | tuple():
+            for number, inner in enumerate(value):
+                yield from _leaves(inner, (*path, number))
+        case _:
+            yield ".".join(map(str, path[1:])), path, value
