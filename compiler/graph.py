@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from compiler.errors import Problem, nearest
 from compiler.workflow import (
@@ -58,17 +59,29 @@ class Flow:
 
     def reachable(self) -> frozenset[int]:
         """The indexes of the steps that some path from the first one meets."""
-        return self._closure([0] if self.nodes else [], self._forward())
+        return self._reachable
 
     def before(self, index: int) -> frozenset[int]:
         """The indexes of the steps that some path meets before it comes to this one."""
-        backward: dict[int, list[int]] = {}
-        for node in self.nodes:
-            for successor in node.successors.values():
-                if successor is not None:
-                    backward.setdefault(successor, []).append(node.index)
-        return self._closure(backward.get(index, []), backward) & self.reachable()
+        return self._closure(self._backward.get(index, []), self._backward) & self._reachable
 
+    def after(self, index: int) -> frozenset[int]:
+        """The indexes of the steps that some path meets after this one."""
+        return self._closure(self._forward.get(index, []), self._forward)
+
+    @cached_property
+    def _reachable(self) -> frozenset[int]:
+        return self._closure([0] if self.nodes else [], self._forward)
+
+    @cached_property
+    def _backward(self) -> dict[int, list[int]]:
+        backward: dict[int, list[int]] = {}
+        for index, successors in self._forward.items():
+            for successor in successors:
+                backward.setdefault(successor, []).append(index)
+        return backward
+
+    @cached_property
     def _forward(self) -> dict[int, list[int]]:
         return {node.index: [n for n in node.successors.values() if n is not None] for node in self.nodes}
 

@@ -38,6 +38,6 @@ def _at_once(graph: Flow, sent: FlowNode, asked: FlowNode) -> bool:
     before = graph.before(asked.index)
     if sent.index not in before:
         return False
-    between = {index for index in before if sent.index in graph.before(index)}
+    between = before & graph.after(sent.index)
     waits = (WaitStep, WaitUntilStep, WindowStep, WaitForStep)
     return not any(isinstance(graph.nodes[index].step, waits) for index in between)
