@@ -192,6 +192,12 @@ class MailServer:
             self.connections += 1
             self._open.add(connection)
 
+    def replaced(self, connection: socket.socket, by: socket.socket) -> None:
+        """A connection became a secure one."""
+        with self._lock:
+            self._open.discard(connection)
+            self._open.add(by)
+
     def closed(self, connection: socket.socket) -> None:
         """A connection ended."""
         with self._lock:
@@ -250,12 +256,12 @@ class _Conversation(socketserver.BaseRequestHandler):
     def _upgrade(self) -> None:
         if self.owner.context is None:
             raise _Close
-        # From here on the wrapped socket is the connection; the plain one is detached by wrapping.
-        self.owner.closed(self.request)
-        self._sock = self.owner.context.wrap_socket(self._sock, server_side=True)
-        self.request = self._sock
-        self.owner.opened(self._sock)
-        self.owner.connections -= 1
+        # From here on the wrapped socket is the connection; the plain one is detached by wrapping. The handshake comes
+        # after the exchange, so that closing all connections also ends one that hangs in it.
+        wrapped = self.owner.context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
+        self.owner.replaced(self._sock, wrapped)
+        self.request = self._sock = wrapped
+        wrapped.do_handshake()
         self._secure = True
 
     def _command(self) -> bool:

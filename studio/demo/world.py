@@ -99,7 +99,9 @@ def _visits(seed: int, people: People, begin: np.datetime64, total: int) -> tupl
     when = moments(rng, people, who, week_start[cell % len(weeks)] + rng.integers(0, 7, len(who)) * DAY)
     fresh = np.flatnonzero(people.created >= begin)
     who, when = np.append(who, fresh), np.append(when, people.created[fresh] + MINUTE)
-    keep = (when >= people.created[who]) & (when < people.churned[who]) & (when < begin + total * DAY)
+    keep = (
+        (when >= np.maximum(people.created, begin)[who]) & (when < people.churned[who]) & (when < begin + total * DAY)
+    )
     order = np.argsort(when[keep], kind="stable")
     return who[keep][order], when[keep][order]
 
