@@ -1,7 +1,7 @@
 """What a worker remembers outside the warehouse: the attempt log and the high-water mark.
 
 The attempt log is written before and after each send, so that a crash leaves no send unknown: a line
-`S <action id> <attempt> <time>` before, `O <action id> <attempt> <status> <code>` after. An S without its O is an
+`S <action id> <attempt> <time> .` before, `O <action id> <attempt> <status> <code> .` after. An S without its O is an
 attempt with an unknown outcome. The high-water mark says how far the state had come; a state that is older than the
 mark was restored or copied, and nothing may be sent from it.
 """
@@ -24,6 +24,7 @@ from flows.journal.ids import instant
 LOG_FILE = "attempts.log"
 MARK_FILE = "high_water.json"
 WORKER_FILE = "worker"
+_END = " ."  # a line without its end was torn
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class AttemptLog:
         Raises:
             DeliveryError: E701; nothing may be sent then.
         """
-        self._append("".join(f"S {action} {attempt} {instant(now)}\n" for action, attempt in attempts), durable=True)
+        self._append(
+            "".join(f"S {action} {attempt} {instant(now)}{_END}\n" for action, attempt in attempts), durable=True
+        )
 
     def finished(self, attempts: Iterable[Attempt]) -> None:
         """Record outcomes. Not forced to the disk: a process that dies keeps them, and a lost one counts as unknown.
@@ -88,7 +91,9 @@ class AttemptLog:
         Raises:
             DeliveryError: E701.
         """
-        lines = (f"O {a.action_id} {a.attempt} {a.status} {(a.code or '-').replace(chr(10), ' ')}\n" for a in attempts)
+        lines = (
+            f"O {a.action_id} {a.attempt} {a.status} {(a.code or '-').replace(chr(10), ' ')}{_END}\n" for a in attempts
+        )
         self._append("".join(lines), durable=False)
 
     def attempts(self) -> dict[str, Attempt]:
@@ -108,6 +113,8 @@ class AttemptLog:
             DeliveryError: E701.
         """
         try:
+            if not os.fstat(self._handle).st_size:
+                return
             os.ftruncate(self._handle, 0)
             os.fsync(self._handle)
         except OSError as error:
@@ -150,7 +157,9 @@ def _unwritable(path: Path, error: OSError) -> DeliveryError:
 
 
 def _read_line(line: str) -> Attempt | None:
-    match line.split(" ", 4):
+    if not line.endswith(_END):
+        return None
+    match line.removesuffix(_END).split(" ", 4):
         case ["S", action, attempt, _] if attempt.isdecimal():
             return Attempt(action, int(attempt))
         case ["O", action, attempt, status, code] if attempt.isdecimal():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 
+import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
@@ -40,6 +41,26 @@ class StateTables:
         Written in DuckDB's dialect, read by sqlglot and generated for the warehouse; kept for the next time.
         """
         return _generated(self.schema, type(warehouse).dialect, text)
+
+
+def stage(warehouse: Warehouse, name: str, data: pa.Table) -> None:
+    """Make a temporary table of the connection anew and load it.
+
+    Columns are text, bigint, boolean or timestamp; a text column `action_id` becomes a UUID.
+    """
+    kinds = {pa.string(): "text", pa.int64(): "bigint", pa.bool_(): "boolean", pa.timestamp("us"): "timestamp"}
+    columns = [
+        exp.ColumnDef(
+            this=exp.to_identifier(field.name),
+            kind=exp.DataType.build("uuid" if field.name == "action_id" else kinds[field.type]),
+        )
+        for field in data.schema
+    ]
+    warehouse.execute(exp.Create(
+        this=exp.Schema(this=exp.to_table(name), expressions=columns), kind="TABLE", replace=True,
+        properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
+    ))  # fmt: skip
+    warehouse.load(("temp", name), data)
 
 
 @lru_cache(maxsize=1000)

@@ -46,7 +46,7 @@ class DuckDBWarehouse(Warehouse):
 
     The sidecar lock `<file>.lock` is taken before the file is opened and kept until after it is closed, and DuckDB's
     own lock of a foreign process is waited for in the same way, both at most `wait` in all. Table `temp.iana_zones`
-    holds the time zone names that zoneinfo and DuckDB both know; `utc_instant(wall, zone)` gives a wall clock's instant.
+    holds the time zone names that zoneinfo and DuckDB both know; `utc_instant(wall, zone)` is a function.
 
     Raises:
         WarehouseLocked: another process still holds the file after `wait`; the message names it.
