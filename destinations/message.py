@@ -105,7 +105,7 @@ def mailbox(key: str, value: object) -> Address:
         domain = parts[2] if parts[2].isascii() else parts[2].encode("idna").decode("ascii")
     except UnicodeError:
         raise PayloadError("bad_address", f"{key} has a domain that does not exist in DNS") from None
-    if len(domain) > 253:
+    if len(domain) > 253 or max(map(len, domain.split("."))) > 63:
         raise PayloadError("bad_address", f"{key} is not one plain address")
     return Address(display_name=name.strip(), username=parts[1], domain=domain)
 

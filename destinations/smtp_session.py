@@ -69,8 +69,9 @@ class _Client(smtplib.SMTP):
 
     def __init__(self, server: SmtpServer) -> None:
         self._server = server
-        self._host = server.host
         super().__init__(local_hostname=server.ehlo_name, timeout=server.timeout)
+        # The name that STARTTLS checks the certificate against.
+        self._host = server.host
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         server = self._server
@@ -110,12 +111,14 @@ class SmtpSession:
         except ssl.SSLError:
             self.close()
             raise SmtpRefusedError(Trouble.TLS.value, "no TLS connection could be made", RETRY) from None
-        except TimeoutError:
+        except (OSError, smtplib.SMTPException) as error:
             self.close()
-            raise SmtpRefusedError(Trouble.CONNECT_TIMEOUT.value, "no answer within the deadline", RETRY) from None
-        except (OSError, smtplib.SMTPException):
-            self.close()
+            if _timed_out(error):
+                raise _no_answer() from None
             raise SmtpRefusedError(Trouble.CONNECT.value, "the connection could not be opened", RETRY) from None
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, server: SmtpServer) -> None:
         greeting, text = self._client.connect(server.host, server.port)
@@ -168,16 +171,16 @@ class SmtpSession:
             code, text = self._client.docmd("DATA")
             if code != 354:
                 raise _refused(code, text, smtp_ruling(str(code)))
-        except (OSError, smtplib.SMTPServerDisconnected):
+        except (OSError, smtplib.SMTPServerDisconnected) as error:
+            if _timed_out(error):
+                raise _no_answer() from None
             raise _refused(_CLOSED, b"", None) from None
         try:
             end = b".\r\n" if mail.data.endswith(b"\r\n") else b"\r\n.\r\n"
             self._client.send(_LEADING_DOT.sub(b"..", mail.data) + end)
             code, text = self._client.getreply()
-        except TimeoutError:
-            raise SmtpLostError(Trouble.TIMEOUT) from None
-        except (OSError, smtplib.SMTPException):
-            raise SmtpLostError(Trouble.RESET) from None
+        except (OSError, smtplib.SMTPException) as error:
+            raise SmtpLostError(Trouble.TIMEOUT if _timed_out(error) else Trouble.RESET) from None
         reply = text.decode("utf-8", "replace")
         if code == _CLOSED:
             raise SmtpLostError(Trouble.ANSWER)
@@ -204,6 +207,16 @@ class SmtpSession:
         """Close without a word."""
         with contextlib.suppress(OSError):
             self._client.close()
+
+
+def _timed_out(error: BaseException) -> bool:
+    # smtplib reports a timeout while reading as a lost connection, raised in its handler.
+    return isinstance(error, TimeoutError) or isinstance(error.__context__, TimeoutError)
+
+
+def _no_answer() -> SmtpRefusedError:
+    text = "no answer within the deadline"
+    return SmtpRefusedError(Trouble.CONNECT_TIMEOUT.value, text, RETRY, closed=True)
 
 
 def _expect(reply: tuple[int, bytes], *, rcpt: bool) -> None:

@@ -127,7 +127,7 @@ def test_contract_nobody_listens_is_a_retry(speaking: Case) -> None:
 
 
 def test_contract_loopback_needs_allow_hosts(speaking: Case) -> None:
-    config: dict[str, Any] = speaking.config | {"allow_hosts": []}
+    config = {**speaking.config, "allow_hosts": []}
     if speaking.type == "smtp":
         config |= {"tls": "starttls", "port": 587}
     verdicts = send(config, *speaking.actions)
@@ -148,9 +148,10 @@ def test_contract_overrides_reach_the_capabilities(case: Case) -> None:
 
 
 def test_contract_missing_variable_is_named_when_opened(speaking: Case) -> None:
+    empty: dict[str, str] = {}
 
     async def work() -> None:
-        async with make(speaking.config, lambda name: {}[name]):
+        async with make(speaking.config, empty.__getitem__):
             pass
 
     with pytest.raises(ConfigurationError, match=r"environment variable \w+ is not set"):
