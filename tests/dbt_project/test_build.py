@@ -16,6 +16,8 @@ import polars as pl
 import pytest
 from ruamel.yaml import YAML
 
+from compiler.planner import plan
+from flows.project import load_project, snapshot_catalog
 from studio.demo import shop
 
 
@@ -112,6 +114,20 @@ def test_an_opt_out_changes_the_contact_at_once(warehouse: duckdb.DuckDBPyConnec
         "select is_unsubscribed, updated_at from analytics.dim_contacts where contact_id = 'C-00001'"
     ).fetchall()
     assert found == [(True, shop.START + timedelta(minutes=2))]
+
+
+def test_the_six_workflows_compile_on_what_dbt_built(
+    built: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shop"
+    shutil.copytree(repository / "dbt_project", folder, ignore=shutil.ignore_patterns(".penstock", "target"))
+    monkeypatch.setenv("PENSTOCK_WAREHOUSE", str(built / "warehouse.duckdb"))
+    project = load_project(folder)
+    with project.open_warehouse() as warehouse:
+        catalog = snapshot_catalog(warehouse, project)
+    assert not project.definitions.problems
+    plans = {name: plan(document.workflow, catalog) for name, document in project.definitions.workflows.items()}
+    assert len(plans) == 6
 
 
 def test_the_filter_on_loaded_at_reaches_the_raw_tables(warehouse: duckdb.DuckDBPyConnection) -> None:
