@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field
@@ -25,8 +25,10 @@ from destinations.hubspot_wire import Row, error_text, found_ids, row_verdicts, 
 from destinations.json_body import encoded
 from destinations.pace import Pace
 from destinations.secret import Secret, secret_field, texts_of
-from destinations.transport import TIMEOUT, Answer, Transport
 from destinations.verdicts import trouble_verdict
+
+if TYPE_CHECKING:
+    from destinations.transport import Answer, Transport
 
 # 100 requests in 10 s is the smallest plan; a little below it leaves room for others on the account.
 _RATE = 9.0
@@ -104,6 +106,9 @@ class Hubspot(Destination):
         self._token.reveal()
         self._base.reveal()
         if self._transport is None:
+            # The HTTP libraries take half a second to import; checking definitions needs none of them.
+            from destinations.transport import TIMEOUT, Transport
+
             self._transport = Transport(
                 allow_hosts=self._config.allow_hosts,
                 timeout=self._config.timeout or TIMEOUT,

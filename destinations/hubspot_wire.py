@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from destinations.base import Action, Verdict
 from destinations.classification import FAILED, HUBSPOT_ROW, Trouble, clamp, retry_after, utc
 from destinations.errors import PayloadError
 from destinations.secret import scrub, texts_of
-from destinations.transport import Answer
+
+if TYPE_CHECKING:
+    from destinations.transport import Answer
 
 _ROLLING = timedelta(seconds=10)
 _LOCKED = timedelta(seconds=2)

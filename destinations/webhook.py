@@ -14,7 +14,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
@@ -26,20 +26,26 @@ from destinations.errors import ConfigurationError, DestinationError, PayloadErr
 from destinations.json_body import encoded
 from destinations.pace import Pace
 from destinations.secret import Secret, scrub, secret_field, texts_of
-from destinations.transport import TIMEOUT, Answer, Transport
 from destinations.verdicts import trouble_verdict
+
+if TYPE_CHECKING:
+    from destinations.transport import Answer, Transport
 
 _PREFIX = "whsec_"
 _MAX_RESPONSE = 64 * 1024
 
 
 class WebhookConfig(DestinationConfig):
-    """`url` may be or hold a reference; `secrets` are `whsec_…` references, newest first; `headers` are added."""
+    """`url` may be or hold a reference; `secrets` are `whsec_…` references, newest first; `headers` are added.
+
+    With `targets`, a `notify` step goes to the URL of its target and no other target is known.
+    """
 
     url: str = Field(min_length=1)
     secret: str | None = None
     secrets: Sequence[str] = ()
     headers: Mapping[str, str] = Field(default_factory=dict)
+    targets: Mapping[str, str] = Field(default_factory=dict)
 
 
 class Webhook(Destination):
@@ -67,6 +73,7 @@ class Webhook(Destination):
         keys = [*([config.secret] if config.secret else []), *config.secrets]
         self._keys = [secret_field(name, "secret", key, secrets) for key in keys]
         self._headers = {key: Secret(value, secrets) for key, value in config.headers.items()}
+        self._targets = {target: Secret(url, secrets) for target, url in config.targets.items()}
         self._transport = transport
         self._pace = Pace(config.rate)
 
@@ -79,12 +86,14 @@ class Webhook(Destination):
 
     async def __aenter__(self) -> Self:
         """Every secret resolves and has the right form, before the first action is claimed."""
-        self._url.reveal()
-        for header in self._headers.values():
-            header.reveal()
+        for secret in (self._url, *self._headers.values(), *self._targets.values()):
+            secret.reveal()
         for key in self._keys:
             _key_bytes(key.reveal())
         if self._transport is None:
+            # The HTTP libraries take half a second to import; checking definitions needs none of them.
+            from destinations.transport import TIMEOUT, Transport
+
             self._transport = Transport(
                 allow_hosts=self._config.allow_hosts,
                 timeout=self._config.timeout or TIMEOUT,
@@ -128,12 +137,21 @@ class Webhook(Destination):
         if self._transport is None:
             raise ConfigurationError("D107", f"destination {self.name} is not open", "use `async with`")
         now = str(int(utc(self._clock()).timestamp()))
-        headers = {name: value.reveal() for name, value in self._headers.items()}
+        headers = {name.lower(): value.reveal() for name, value in self._headers.items()}
         headers |= {"content-type": "application/json", "user-agent": "penstock"}
         headers |= {"webhook-id": action.action_id, "webhook-timestamp": now}
         if self._keys:
             headers["webhook-signature"] = signature([key.reveal() for key in self._keys], action.action_id, now, body)
-        return await self._transport.post(self._url.reveal(), body, headers)
+        return await self._transport.post(self._url_of(action).reveal(), body, headers)
+
+    def _url_of(self, action: Action) -> Secret:
+        if action.kind != "notify" or not self._targets:
+            return self._url
+        target = str(action.payload.get("target", action.what))
+        if target not in self._targets:
+            known = ", ".join(sorted(self._targets))
+            raise PayloadError("unknown_target", f"targets of {self.name} has no such name; it has: {known}")
+        return self._targets[target]
 
     def _body(self, action: Action) -> object:
         match action.kind:
@@ -148,8 +166,8 @@ class Webhook(Destination):
         ruling = http_ruling(answer.status, classification.WEBHOOK)
         message = ""
         if ruling.status != "sent":
-            hide = [*texts_of(action.payload), self._url.reveal(), *(key.reveal() for key in self._keys)]
-            hide += [header.reveal() for header in self._headers.values()]
+            secrets = [self._url, *self._keys, *self._headers.values(), *self._targets.values()]
+            hide = [*texts_of(action.payload), *(secret.reveal() for secret in secrets)]
             message = scrub(answer.body[:2000].decode("utf-8", "replace"), hide)
         pause = retry_after(answer.headers, self._clock()) if ruling.status == "retry" else None
         return Verdict(action.action_id, ruling.status, str(answer.status), message, pause, stop=ruling.stop)

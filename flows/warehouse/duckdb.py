@@ -18,9 +18,7 @@ from sqlglot import exp
 
 from compiler.errors import WarehouseError, WarehouseLocked
 from flows.warehouse.base import Parameters, Place, Warehouse, table
-from flows.warehouse.lock import Patience, SidecarLock
-
-DEFAULT_WAIT = timedelta(seconds=60)
+from flows.warehouse.lock import DEFAULT_WAIT, Patience, SidecarLock
 
 # Set after connecting, not as `config`: DuckDB refuses two connections of one process with different configs, and
 # dbt-duckdb opens the same file with its own.

@@ -18,6 +18,8 @@ from pathlib import Path
 from compiler.errors import WarehouseError
 
 LOGGER = logging.getLogger("penstock.warehouse")
+DEFAULT_WAIT = timedelta(seconds=60)
+"""How long to wait for somebody else who holds the warehouse file."""
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
 _SAY_AFTER = 1.0
