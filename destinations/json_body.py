@@ -17,7 +17,7 @@ def encoded(value: object) -> bytes:
         return json.dumps(
             value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_json_value
         ).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError("unencodable", "the payload holds a value that JSON cannot express") from error
 
 

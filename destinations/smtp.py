@@ -30,6 +30,7 @@ from destinations.smtp_session import SmtpLostError, SmtpRefusedError, SmtpServe
 
 _PORTS = {"starttls": 587, "implicit": 465, "none": 25}
 _TIMEOUT = timedelta(seconds=60)
+_HOST_NAME = r"^[A-Za-z0-9.\-]{1,253}$"
 # A notify text becomes the subject up to here.
 _SUBJECT = 120
 
@@ -49,8 +50,8 @@ class SmtpConfig(DestinationConfig):
     ca_file: str | None = None
     sender: str | None = Field(default=None, alias="from")
     notify_to: Mapping[str, str] = Field(default_factory=dict)
-    message_id_domain: str | None = None
-    ehlo_name: str = "localhost"
+    message_id_domain: str | None = Field(default=None, pattern=_HOST_NAME)
+    ehlo_name: str = Field(default="localhost", pattern=_HOST_NAME)
 
 
 class Smtp(Destination):

@@ -21,11 +21,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 
 from destinations.classification import Trouble
-from destinations.errors import AddressRefusedError, NotSentError, OutcomeUnknownError
+from destinations.errors import AddressRefusedError, ConfigurationError, NotSentError, OutcomeUnknownError
 from destinations.network import WEB_PORTS, AddressLookup, checked_addresses, is_allowed, resolve
 
 MAX_RESPONSE = 4 * 1024 * 1024
 CONNECT_TIMEOUT = timedelta(seconds=10)
+# Below the 5 s after which common servers drop an idle connection: a POST must not meet one that is just closing.
+_KEEP_ALIVE = 4.0
 TIMEOUT = timedelta(seconds=30)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -83,7 +85,8 @@ class Transport:
     ) -> None:
         self._allow_hosts = tuple(allow_hosts)
         self._timeout = timeout.total_seconds()
-        self._connect = min(CONNECT_TIMEOUT, timeout).total_seconds()
+        # Well before the total deadline, so that "not connected" is never mistaken for "no answer".
+        self._connect = min(CONNECT_TIMEOUT, timeout / 2).total_seconds()
         self._max_response = max_response
         self._lookup = lookup
         self._connections = connections
@@ -96,6 +99,7 @@ class Transport:
             use_dns_cache=False,
             ssl=self._tls,
             limit=self._connections,
+            keepalive_timeout=_KEEP_ALIVE,
         )
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
@@ -106,13 +110,15 @@ class Transport:
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """POST once.
 
-        Raises AddressRefusedError, NotSentError (nothing was written) or OutcomeUnknownError (it was, or may have
-        been). The code of the latter two is a `Trouble`.
+        Raises AddressRefusedError, ConfigurationError, NotSentError (nothing was written) or OutcomeUnknownError (it
+        was, or may have been). The code of the latter two is a `Trouble`.
         """
         try:
             request = httpx.Request("POST", url, content=body, headers={**headers, "accept-encoding": "identity"})
         except httpx.InvalidURL:
             raise AddressRefusedError("D203", "the URL cannot be read") from None
+        except ValueError:
+            raise _unsendable() from None
         await self._check(request.url)
         request.extensions["timeout"] = {"connect": self._connect, "pool": self._connect, "read": self._timeout}
         try:
@@ -188,5 +194,11 @@ def _translated(error: Exception) -> Exception:
             return OutcomeUnknownError(Trouble.TIMEOUT, "no answer within the deadline")
         case aiohttp.ClientError() | OSError() | httpx.HTTPError():
             return OutcomeUnknownError(Trouble.RESET, "the connection was lost before an answer")
+        case ValueError():
+            return _unsendable()
         case _:
             return error
+
+
+def _unsendable() -> ConfigurationError:
+    return ConfigurationError("D205", "a header or the URL holds characters that HTTP cannot carry")

@@ -6,17 +6,20 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from destinations import ConfigurationError, create
+from destinations import Action, ConfigurationError, create
 from destinations.webhook import signature
+from studio.demo.certificate import server_context, write_certificate
 from studio.demo.fake_crm import CrmFault, FakeCrm
 from tests.destinations.conftest import LOOPBACK, NOW, SECRETS, make, run, send, spec, webhook
 
@@ -176,6 +179,44 @@ def test_webhook_weak_or_broken_key_is_refused_when_opened(key: str) -> None:
     with pytest.raises(ConfigurationError, match="D301") as caught:
         run(work())
     assert key not in str(caught.value).replace("whsec_ followed", "") or key == "whsec_"
+
+
+def test_webhook_secret_with_a_line_break_stops_instead_of_splitting_headers(receiver: HTTPServer) -> None:
+    receiver.expect_request("/in").respond_with_data("", 200)
+    found = config(receiver.url_for("/in"), headers={"x-key": "{{ env_var('TOKEN') }}"})
+    (made,) = send(found, webhook(), secrets={"TOKEN": "a\r\nx-admin: 1"})
+    assert (made.status, made.code, made.stop, receiver.log) == ("retry", "D205", "configuration", [])
+
+
+def test_webhook_headers_of_the_configuration_cannot_forge_the_signed_ones(receiver: HTTPServer) -> None:
+    receiver.expect_request("/in").respond_with_data("", 200)
+    send(config(receiver.url_for("/in"), headers={"Webhook-Id": "forged", "X-Team": "shop"}), webhook("a-7"))
+    headers = receiver.log[0][0].headers
+    assert (headers.getlist("webhook-id"), headers["x-team"]) == (["a-7"], "shop")
+
+
+def test_webhook_notify_goes_to_the_url_of_its_target(receiver: HTTPServer) -> None:
+    receiver.expect_request("/sales").respond_with_data("", 200)
+    found = config(receiver.url_for("/in"), targets={"sales": receiver.url_for("/sales")})
+    known = Action("n-1", "notify", "sales", "ann", 1, {"target": "sales", "text": "Hi"})
+    verdicts = send(found, known, Action("n-2", "notify", "ops", "ann", 1, {"target": "ops", "text": "Hi"}))
+    assert [(made.status, made.code) for made in verdicts] == [("sent", "200"), ("failed", "unknown_target")]
+    assert json.loads(receiver.log[0][0].data) == {"target": "sales", "text": "Hi"}
+
+
+def test_webhook_untrusted_certificate_stops(tmp_path: Path) -> None:
+    with HTTPServer(host="127.0.0.1", port=0, ssl_context=server_context(write_certificate(tmp_path))) as server:
+        (made,) = send(config(server.url_for("/in")), webhook())
+        assert (made.status, made.code, made.stop, server.log) == ("retry", "certificate", "tls", [])
+
+
+def test_webhook_silent_tls_server_is_not_sent() -> None:
+    """No handshake, so no byte of the request: safe to repeat even where an unknown outcome is held."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        (made,) = send(config(f"https://127.0.0.1:{silent.getsockname()[1]}/", timeout="100ms"), webhook())
+    assert (made.status, made.code) == ("retry", "connect_timeout")
 
 
 def test_webhook_timestamp_follows_the_clock_of_the_attempt(receiver: HTTPServer) -> None:
