@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compiler.errors import DefinitionError, ProjectError, nearest
-from compiler.yaml import read_yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from compiler.errors import ProjectError, nearest
 
 _ENV_VAR = re.compile(
     r"\{\{\s*env_var\(\s*(['\"])(?P<name>[A-Za-z_][A-Za-z0-9_]*)\1\s*(?:,\s*(['\"])(?P<default>[^'\"]*)\3\s*)?\)\s*\}\}"
@@ -19,7 +21,7 @@ _ENV_VAR = re.compile(
 
 @dataclass(frozen=True)
 class DbtProject:
-    """What Penstock reads of dbt_project.yml; paths are folders of the project."""
+    """What Penstock reads of dbt_project.yml; paths are folders of the project, `variables` its plain vars."""
 
     folder: Path
     name: str
@@ -28,6 +30,7 @@ class DbtProject:
     seed_paths: tuple[str, ...]
     snapshot_paths: tuple[str, ...]
     target_path: str
+    variables: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def read_dbt_project(folder: Path) -> DbtProject:
         folder, str(values["name"]), _rendered(str(values["profile"]), file),
         _folders(values, "model-paths", "models"), _folders(values, "seed-paths", "seeds"),
         _folders(values, "snapshot-paths", "snapshots"), str(values.get("target-path", "target")),
+        {name: value for name, value in (values.get("vars") or {}).items() if not isinstance(value, dict)},
     )  # fmt: skip
 
 
@@ -114,17 +118,27 @@ def read_target(project: DbtProject, target: str | None, profiles_dir: Path | No
     return WarehouseTarget(name, kind, place, _rendered(str(output.get("schema", "main")), file))
 
 
+def read_dbt_yaml(file: Path) -> Any:
+    """The content of one of dbt's YAML files, which may use what dbt allows and definitions do not, such as `<<:`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not YAML; the message names file and place.
+    """
+    try:
+        return YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+
+
 def _read(file: Path, code: str, hint: str) -> dict[str, Any]:
     try:
-        tree, _ = read_yaml(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"cannot read {file}: {error}", code=code, hint=hint) from error
-    except DefinitionError as error:
-        raise ProjectError(str(error), code=code, hint="mend the file") from error
-    if not isinstance(tree.data, dict):
+        values = read_dbt_yaml(file)
+    except (OSError, ValueError) as error:
+        raise ProjectError(f"cannot read {file}: {error}", code=code, hint=hint or "mend the file") from error
+    if not isinstance(values, dict):
         raise ProjectError(f"{file} is not a map", code=code, hint=hint)
-    plain: dict[str, Any] = tree.plain
-    return plain
+    return values
 
 
 def _folders(values: Mapping[str, Any], key: str, default: str) -> tuple[str, ...]:

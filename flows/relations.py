@@ -8,6 +8,7 @@ files of the project, so that definitions can be checked in a clean clone. A mod
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,13 @@ from typing import Any
 from sqlglot import exp
 
 from compiler.catalog import Relation
-from compiler.errors import DefinitionError, ProjectError
-from compiler.yaml import read_yaml
-from flows.profile import DbtProject
+from compiler.errors import ProjectError
+from flows.profile import DbtProject, read_dbt_yaml
 from flows.warehouse.base import Place, Warehouse
 
 Columns = Mapping[str, str]
 _RESOURCES = ("models", "seeds", "snapshots")
+_VARIABLE = re.compile(r"\{\{\s*var\(\s*['\"](\w+)['\"]\s*\)\s*\}\}")
 _KINDS = ("model", "seed", "snapshot")
 
 
@@ -31,6 +32,10 @@ class Snapshot:
     """The tables and views of a warehouse: (schema, name) in lower case -> its real place and columns."""
 
     tables: Mapping[Place, tuple[Place, Columns]] = field(default_factory=dict)
+
+    def named(self, name: str) -> list[Place]:
+        """The places of all tables of a name."""
+        return [place for place, _ in self.tables.values() if place[1].lower() == name.lower()]
 
     def find(self, places: tuple[Place, ...]) -> tuple[Place, Columns] | None:
         """The first of some places that exists."""
@@ -80,13 +85,23 @@ def write_snapshot(file: Path, snapshot: Snapshot) -> None:
     partial.replace(file)
 
 
-def relations_of(project: DbtProject, schema: str, snapshot: Snapshot | None) -> dict[str, Relation]:
-    """Every model, seed, snapshot and source of the project; `schema` is the target's.
+def relations_of(
+    project: DbtProject, schema: str, snapshot: Snapshot | None, variables: Mapping[str, str] | None = None
+) -> dict[str, Relation]:
+    """Every model, seed, snapshot and source of the project.
+
+    Args:
+        project: the dbt project.
+        schema: the one that the target builds into.
+        snapshot: of the warehouse, None when there is none yet.
+        variables: dbt variables given at the command line, over those of dbt_project.yml.
 
     Raises:
         ProjectError: E506, a file of dbt or Penstock cannot be read.
     """
-    known = {relation.name: relation for relation in _declared(project, schema)}
+    known = {
+        relation.name: relation for relation in _declared(project, schema, {**project.variables, **(variables or {})})
+    }
     for relation in _built(project):
         declared = known.get(relation.name)
         if declared is None or relation.columns:
@@ -95,26 +110,24 @@ def relations_of(project: DbtProject, schema: str, snapshot: Snapshot | None) ->
             known[relation.name] = Relation(relation.name, relation.place, declared.columns, declared.source)
     if snapshot is None:
         return known
-    return {name: _real(relation, schema, snapshot) for name, relation in known.items()}
+    raw = {relation.place[0].lower() for relation in known.values() if "." in relation.name}
+    return {name: _real(relation, schema, snapshot, raw) for name, relation in known.items()}
 
 
-def _real(relation: Relation, schema: str, snapshot: Snapshot) -> Relation:
-    """The relation as it stands in the warehouse; manifest.json may be of another target, so its schema is a guess."""
+def _real(relation: Relation, schema: str, snapshot: Snapshot, raw: set[str]) -> Relation:
+    """The relation as it stands in the warehouse.
+
+    manifest.json may be of another target, and `+schema:` and macros choose schemas, so a model's place is a guess
+    that the warehouse corrects; a source stands where it says.
+    """
     name = relation.place[-1]
-    places = (
-        (relation.place,)
-        if "." in relation.name
-        else ((schema, name), relation.place, *_custom(schema, name, snapshot))
-    )
+    places: tuple[Place, ...] = (relation.place,)
+    if "." not in relation.name:
+        elsewhere = [place for place in snapshot.named(name) if place[0].lower() not in raw]
+        custom = [place for place in elsewhere if place[0].lower().startswith(f"{schema.lower()}_")]
+        places = ((schema, name), relation.place, *custom, *(elsewhere if len(elsewhere) == 1 else ()))
     found = snapshot.find(places)
     return relation if found is None else Relation(relation.name, found[0], found[1], "the warehouse")
-
-
-def _custom(schema: str, name: str, snapshot: Snapshot) -> Iterator[Place]:
-    """Places of a table in the schemas that dbt makes for `+schema:` (`<target schema>_<custom>`)."""
-    for place, _ in snapshot.tables.values():
-        if place[1].lower() == name.lower() and place[0].lower().startswith(f"{schema.lower()}_"):
-            yield place
 
 
 def _built(project: DbtProject) -> Iterator[Relation]:
@@ -140,7 +153,7 @@ def _built(project: DbtProject) -> Iterator[Relation]:
         yield Relation(name, (node["schema"], table), typed, f"{project.target_path}/manifest.json")
 
 
-def _declared(project: DbtProject, schema: str) -> Iterator[Relation]:
+def _declared(project: DbtProject, schema: str, variables: Mapping[str, Any]) -> Iterator[Relation]:
     """What the project's own source files declare."""
     for path in (*project.model_paths, *project.seed_paths, *project.snapshot_paths):
         folder = project.folder / path
@@ -149,18 +162,17 @@ def _declared(project: DbtProject, schema: str) -> Iterator[Relation]:
                 yield Relation(file.stem, (schema, file.stem), {}, str(file.relative_to(project.folder)))
     for path in dict.fromkeys((*project.model_paths, *project.seed_paths, *project.snapshot_paths)):
         for file in sorted((project.folder / path).rglob("*.y*ml")):
-            yield from _schema_file(project, schema, file)
+            yield from _schema_file(project, schema, file, variables)
 
 
-def _schema_file(project: DbtProject, schema: str, file: Path) -> Iterator[Relation]:
+def _schema_file(project: DbtProject, schema: str, file: Path, variables: Mapping[str, Any]) -> Iterator[Relation]:
     where = str(file.relative_to(project.folder))
     try:
-        tree, _ = read_yaml(file.read_text(encoding="utf-8"), where)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"cannot read {file}: {error}", code="E506") from error
-    except DefinitionError as error:
-        raise ProjectError(str(error), code="E506", hint="mend the file; dbt cannot read it either") from error
-    content = tree.plain if isinstance(tree.data, dict) else {}
+        content = read_dbt_yaml(file)
+    except (OSError, ValueError) as error:
+        raise ProjectError(f"cannot read {file}: {error}", code="E506", hint="mend the file") from error
+    if not isinstance(content, dict):
+        return
     for resource in _RESOURCES:
         for entry in _entries(content.get(resource)):
             config = entry.get("config") or {}
@@ -169,7 +181,10 @@ def _schema_file(project: DbtProject, schema: str, file: Path) -> Iterator[Relat
             yield Relation(entry["name"], place, _columns(entry), where)
     for source in _entries(content.get("sources")):
         for entry in _entries(source.get("tables")):
-            place = (str(source.get("schema") or source["name"]), str(entry.get("identifier") or entry["name"]))
+            owner = _VARIABLE.sub(
+                lambda match: str(variables.get(match[1], match[0])), str(source.get("schema") or source["name"])
+            )
+            place = (owner, str(entry.get("identifier") or entry["name"]))
             yield Relation(f"{source['name']}.{entry['name']}", place, _columns(entry), where)
 
 
