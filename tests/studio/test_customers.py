@@ -127,7 +127,9 @@ def test_all_triggers_of_the_six_workflows_happen(course: World, customers: Cust
     assert events.filter(pl.col("event_type") == "link_clicked", pl.col("page") == "pricing").height >= 100
     known = shop.known_at(course, shop.START)
     bought = known["crm_contacts"].filter(pl.col("lifecycle_stage") == "customer")["contact_id"]
-    visits = known["web_events"].filter(pl.col("event_type") == "site_visit", pl.col("contact_id").is_in(bought.implode()))
+    visits = known["web_events"].filter(
+        pl.col("event_type") == "site_visit", pl.col("contact_id").is_in(bought.implode())
+    )
     last = visits.group_by("contact_id").agg(pl.col("occurred_at").max())
     lapsing = last.filter(pl.col("occurred_at") > shop.START - timedelta(days=30))
     assert lapsing.height >= 200
