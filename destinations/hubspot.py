@@ -37,7 +37,8 @@ _RATE = 9.0
 class HubspotConfig(DestinationConfig):
     """`token` is a reference to a private-app token.
 
-    `id_property`: what identifies a contact, `email` or a unique custom property that then holds the contact id.
+    `id_property`: what identifies a contact, `email` or a unique custom property that then holds the contact id. By
+    email HubSpot wants all the properties you own in every upsert; steps that set single fields need the custom one.
     `fields` renames fields to properties, `owners` maps owner names to HubSpot owner ids, `account_timezone` says when
     the daily limit starts anew, `associate: false` leaves tasks without their contact.
     """
