@@ -175,7 +175,7 @@ class Routing:
 
 
 def action_row(
-    node: FlowNode, parts: StepParts, stage: str, routing: Routing, *, require: exp.Expression | None, texts: Texts
+    node: FlowNode, parts: StepParts, stage: str, routing: Routing, *, require: exp.Expr | None, texts: Texts
 ) -> Action:
     """The action of a step; its rows are those of the stage in which the step was reached."""
     step = node.step
@@ -200,10 +200,10 @@ def action_row(
 
 
 def _outcome(
-    node: FlowNode, step: ActionStep, parts: StepParts, require: exp.Expression | None, group: str | None
-) -> exp.Expression:
+    node: FlowNode, step: ActionStep, parts: StepParts, require: exp.Expr | None, group: str | None
+) -> exp.Expr:
     done = "ok" if node.kind in INTERNAL else "decided"
-    skips: list[tuple[exp.Expression, str]] = []
+    skips: list[tuple[exp.Expr, str]] = []
     if parts.test is not None:
         skips.append((exp.Not(this=exp.column(f"k{node.index}", table="f")), "condition"))
     if step.expires_after is not None:
@@ -216,10 +216,10 @@ def _outcome(
 
 
 def _message_checks(
-    step: EmailStep, require: exp.Expression | None, group: str | None
-) -> list[tuple[exp.Expression, str]]:
+    step: EmailStep, require: exp.Expr | None, group: str | None
+) -> list[tuple[exp.Expr, str]]:
     address = exp.Trim(this=exp.Coalesce(this=frame("m_email"), expressions=[exp.Literal.string("")]))
-    checks: list[tuple[exp.Expression, str]] = [
+    checks: list[tuple[exp.Expr, str]] = [
         (exp.Coalesce(this=frame("m_bounced"), expressions=[exp.false()]), "bounced"),
         (exp.EQ(this=address, expression=exp.Literal.string("")), "no_address"),
     ]
@@ -233,27 +233,30 @@ def _message_checks(
     return checks
 
 
-def _expires_at(step: ActionStep, reached: exp.Expression) -> exp.Expression:
+def _expires_at(step: ActionStep, reached: exp.Expr) -> exp.Expr:
     if step.expires_after is None:
         return exp.cast(exp.null(), "timestamp")
     return exp.Add(this=reached.copy(), expression=seconds(step.expires_after.elapsed.total_seconds()))
 
 
-def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -> exp.Expression:
+def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -> exp.Expr:
     if isinstance(step, TagStep | UntagStep):
         return exp.cast(exp.null(), "json")
     values = [(key, exp.column(f"v{node.index}_{i}", table="f")) for i, key in enumerate(parts.values)]
     if isinstance(step, SetStep):
         return _object((key, exp.cast(value, "text")) for key, value in values)
-    members: list[tuple[str, exp.Expression]] = [
+    members: list[tuple[str, exp.Expr]] = [
         ("contact", _object((name, frame(f"c_{name}")) for name in sorted(texts.contact))),
-        ("email", frame("m_email")),
+        ("address", frame("m_email")),
+        ("on_error", exp.Literal.string(step.on_error)),
     ]
     if texts.entry:
         members.append(("entry", frame("entry")))
     if values:
-        members.append(("values", _object(values)))
+        members.append(("with" if isinstance(step, MessageStep) else "values", _object(values)))
     static = _static(step)
+    if texts.group is not None:
+        static["group"] = texts.group
     if static:
         members.append(("step", _object((key, _literal(value)) for key, value in static.items())))
     return _object(members)
@@ -263,23 +266,23 @@ def _static(step: ActionStep) -> dict[str, Any]:
     match step:
         case TaskStep():
             task = step.task
-            return {"title": task.title, "owner": task.owner, "body": task.body, "due": task.due, "on_error": step.on_error}
+            return {"title": task.title, "owner": task.owner, "body": task.body, "due": task.due}
         case NotifyStep():
-            return {"target": step.notify.split(".", 1)[-1], "text": step.text, "on_error": step.on_error}
+            return {"target": step.notify.split(".", 1)[-1], "text": step.text}
         case CrmStep():
-            return {"object": step.crm.object, "on_error": step.on_error}
-        case MessageStep():
-            return {"subject": step.subject, "on_error": step.on_error}
+            return {"object": step.crm.object}
+        case MessageStep() if step.subject is not None:
+            return {"subject": step.subject}
         case _:
-            return {"on_error": step.on_error}
+            return {}
 
 
-def _literal(value: object) -> exp.Expression:
+def _literal(value: object) -> exp.Expr:
     return exp.null() if value is None else exp.Literal.string(str(value))
 
 
-def _object(members: Iterable[tuple[str, exp.Expression]]) -> exp.Expression:
-    pairs: list[exp.Expression] = []
+def _object(members: Iterable[tuple[str, exp.Expr]]) -> exp.Expr:
+    pairs: list[exp.Expr] = []
     for name, value in members:
         pairs += [exp.Literal.string(name), value]
     return exp.Anonymous(this="json_object", expressions=pairs)

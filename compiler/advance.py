@@ -42,7 +42,7 @@ class StepParts:
 class Timing:
     """What time means to a workflow: zone expression (None = UTC), grace and allowed lateness in seconds."""
 
-    zone: exp.Expression | None
+    zone: exp.Expr | None
     grace: float
     lateness: float
 
@@ -83,7 +83,7 @@ class Layers:
             found.append(self._stage(number, chunk, found[-1].name if found else None))
         return tuple(found)
 
-    def due(self, position: exp.Expression, moment: exp.Expression) -> exp.Expression:
+    def due(self, position: exp.Expr, moment: exp.Expr) -> exp.Expr:
         """When the step an enrollment rests at has to be looked at again; NULL where only an exit rests."""
         cases: list[exp.If] = []
         for node in self._flow.nodes:
@@ -126,7 +126,7 @@ class Layers:
             case _:
                 pass
 
-    def _add(self, node: FlowNode, columns: Mapping[str, exp.Expression], *, part: str = "") -> None:
+    def _add(self, node: FlowNode, columns: Mapping[str, exp.Expr], *, part: str = "") -> None:
         """One more layer: `columns` maps a name (p, l, a kept column, or one of its own) to its new value."""
         name = f"l{node.index + 1}{part}"
         before = self._ctes[-1][0]
@@ -138,18 +138,18 @@ class Layers:
     def _now(self, name: str) -> exp.Column:
         return exp.column(self._names[name], table="f", quoted=True)
 
-    def _here(self, node: FlowNode) -> exp.Expression:
+    def _here(self, node: FlowNode) -> exp.Expr:
         return _is(self._now("p"), node.index)
 
-    def _target(self, node: FlowNode, outcome: str = "next") -> exp.Expression:
+    def _target(self, node: FlowNode, outcome: str = "next") -> exp.Expr:
         successor = node.successors[outcome]
         return exp.Literal.number(self.completed if successor is None else successor)
 
-    def current(self, tree: exp.Expression) -> exp.Expression:
+    def current(self, tree: exp.Expr) -> exp.Expr:
         """A condition's tree with kept columns read at their newest value."""
         names = self._names
 
-        def newest(node: exp.Expression) -> exp.Expression:
+        def newest(node: exp.Expr) -> exp.Expr:
             if isinstance(node, exp.Column) and node.table == "f" and names.get(node.name, node.name) != node.name:
                 return exp.column(names[node.name], table="f", quoted=True)
             return node
@@ -179,7 +179,7 @@ class Layers:
         here, n = self._here(node), node.index
         match step.since:
             case None | "entry":
-                lower: exp.Expression = frame("entry_at")
+                lower: exp.Expr = frame("entry_at")
             case "step":
                 lower = self._now("l")
             case named:
@@ -187,7 +187,7 @@ class Layers:
         deadline = after(self._now("l"), step.within, self._timing.zone) if step.within else None
         times = [first_between(frame(column), lower, deadline) for column in self._parts[node.id].waits]
         earliest = times[0] if len(times) == 1 else exp.Least(this=times[0], expressions=times[1:], ignore_nulls=True)
-        columns: dict[str, exp.Expression] = {f"m{n}": _when(here, earliest, exp.cast(exp.null(), "timestamp"))}
+        columns: dict[str, exp.Expr] = {f"m{n}": _when(here, earliest, exp.cast(exp.null(), "timestamp"))}
         if deadline is not None:
             columns[f"d{n}"] = _when(here, deadline, exp.cast(exp.null(), "timestamp"))
         self._add(node, columns, part="m")
@@ -196,7 +196,7 @@ class Layers:
         if deadline is not None:
             final = _plus(frame(f"d{n}"), self._timing.lateness)
             ifs.append((exp.and_(here, exp.LTE(this=final, expression=tick_at())), self._target(node, "else"), frame(f"d{n}")))
-        moved: Callable[[exp.Expression], exp.Expression] = lambda old: exp.Case(
+        moved: Callable[[exp.Expr], exp.Expr] = lambda old: exp.Case(
             ifs=[exp.If(this=test.copy(), true=moment.copy()) for test, _, moment in ifs], default=old
         )
         self._add(node, {
@@ -209,13 +209,13 @@ class Layers:
         here, parts = self._here(node), self._parts[node.id]
         late = elapsed_more_than(self._now("l"), tick_at(), self._timing.grace)
         moved = _when(late, tick_at(), self._now("l"))
-        columns: dict[str, exp.Expression] = {
+        columns: dict[str, exp.Expr] = {
             "p": _when(here, self._target(node), self._now("p")),
             "l": _when(exp.and_(here, late), tick_at(), self._now("l")),
             f"a{node.index}": _when(here, self._now("l"), exp.cast(exp.null(), "timestamp")),
             **self._track(node, lambda old: _when(here, moved, old)),
         }
-        done: exp.Expression = here
+        done: exp.Expr = here
         if parts.test is not None:
             test = exp.Coalesce(this=self.current(parts.test.tree), expressions=[exp.false()])
             columns[f"k{node.index}"] = _when(here, test, exp.false())
@@ -240,12 +240,12 @@ class Layers:
         self._add(node, columns)
 
     def _track(
-        self, node: FlowNode, value: Callable[[exp.Expression], exp.Expression]
-    ) -> dict[str, exp.Expression]:
+        self, node: FlowNode, value: Callable[[exp.Expr], exp.Expr]
+    ) -> dict[str, exp.Expr]:
         name = f"s_{node.id}"
         return {name: value(self._now(name))} if name in self._names else {}
 
-    def _until(self, node: FlowNode, moment: exp.Expression) -> exp.Expression | None:
+    def _until(self, node: FlowNode, moment: exp.Expr) -> exp.Expr | None:
         match node.step:
             case WaitStep():
                 return after(moment, node.step.wait, self._timing.zone)
@@ -265,17 +265,17 @@ def recorded_columns(node: FlowNode, parts: StepParts) -> tuple[str, ...]:
     return (*found, *(f"v{node.index}_{number}" for number in range(len(parts.values))))
 
 
-def _is(position: exp.Expression, index: int) -> exp.Expression:
+def _is(position: exp.Expr, index: int) -> exp.Expr:
     return exp.EQ(this=position.copy(), expression=exp.Literal.number(index))
 
 
-def _when(test: exp.Expression, value: exp.Expression, otherwise: exp.Expression) -> exp.Case:
+def _when(test: exp.Expr, value: exp.Expr, otherwise: exp.Expr) -> exp.Case:
     return exp.Case(ifs=[exp.If(this=test.copy(), true=value.copy())], default=otherwise.copy())
 
 
-def _later(moment: exp.Expression, other: exp.Expression) -> exp.Expression:
+def _later(moment: exp.Expr, other: exp.Expr) -> exp.Expr:
     return _when(exp.GT(this=other, expression=moment), other, moment)
 
 
-def _plus(moment: exp.Expression, amount: float) -> exp.Expression:
+def _plus(moment: exp.Expr, amount: float) -> exp.Expr:
     return exp.Add(this=moment.copy(), expression=seconds(amount)) if amount else moment

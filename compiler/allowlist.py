@@ -72,13 +72,13 @@ _REASONS: dict[type[Any], str] = {
 }
 
 
-def refuse(node: exp.Expression, why: str, *, code: str = "E201", hint: str = "") -> ConditionError:
+def refuse(node: exp.Expr, why: str, *, code: str = "E201", hint: str = "") -> ConditionError:
     """A refusal pointing at a node."""
     offset, length = position(node)
     return ConditionError(why, code=code, offset=offset, length=length, hint=hint)
 
 
-def position(node: exp.Expression) -> tuple[int, int]:
+def position(node: exp.Expr) -> tuple[int, int]:
     """(offset, length) of a node in the condition's text, from the first descendant that knows its place."""
     for candidate in node.walk():
         meta = candidate._meta or {}
@@ -88,7 +88,7 @@ def position(node: exp.Expression) -> tuple[int, int]:
     return 0, 1
 
 
-def parse(text: str, dialect: str) -> exp.Expression:
+def parse(text: str, dialect: str) -> exp.Expr:
     """Parse exactly one SQL expression.
 
     Raises:
@@ -105,10 +105,10 @@ def parse(text: str, dialect: str) -> exp.Expression:
     where = statement.args["where"].this
     if not isinstance(where, exp.Paren):
         raise ConditionError("a condition is exactly one SQL expression", code="E201")
-    return where.this.copy() if not isinstance(where.this, exp.Expression) else where.this.pop()
+    return where.this.copy() if not isinstance(where.this, exp.Expr) else where.this.pop()
 
 
-def check(tree: exp.Expression, trust: Trust, functions: frozenset[str]) -> None:
+def check(tree: exp.Expr, trust: Trust, functions: frozenset[str]) -> None:
     """Refuse every node that is not on the allow-list of the trust level.
 
     Args:
@@ -125,7 +125,7 @@ def check(tree: exp.Expression, trust: Trust, functions: frozenset[str]) -> None
         _check_node(node, trust, functions)
 
 
-def _set_args(node: exp.Expression) -> Iterator[str]:
+def _set_args(node: exp.Expr) -> Iterator[str]:
     return (key for key, value in node.args.items() if value not in (None, [], False))
 
 
@@ -165,7 +165,7 @@ def _syntax_error(error: Exception, text: str) -> ConditionError:
                           length=max(len(highlight), 1))  # fmt: skip
 
 
-def _check_node(node: exp.Expression, trust: Trust, functions: frozenset[str]) -> None:
+def _check_node(node: exp.Expr, trust: Trust, functions: frozenset[str]) -> None:
     kind = type(node)
     if isinstance(node, exp.Anonymous):
         _check_call(node, trust, functions)
@@ -183,7 +183,7 @@ def _check_node(node: exp.Expression, trust: Trust, functions: frozenset[str]) -
         _check_scalar(node, trust)
 
 
-def _check_scalar(node: exp.Expression, trust: Trust) -> None:
+def _check_scalar(node: exp.Expr, trust: Trust) -> None:
     match node:
         case exp.DataType() if node.this.name not in PLAIN_TYPES or (node.args.get("nested")):
             raise refuse(node.parent or node, f"cast to {node.sql()} is not allowed: only plain scalar types are")
@@ -215,13 +215,13 @@ def _check_call(node: exp.Anonymous, trust: Trust, functions: frozenset[str]) ->
                      code="E204", hint=nearest(name, functions))  # fmt: skip
 
 
-def _check_argument(node: exp.Expression, functions: frozenset[str]) -> None:
+def _check_argument(node: exp.Expr, functions: frozenset[str]) -> None:
     parent = node.parent
     if not isinstance(parent, exp.Anonymous) or str(parent.this).lower() not in functions:
         raise refuse(node, f"{_name(node)} is not allowed: it stands only as an argument of did(), event_count(), …")
 
 
-def _check_select_part(node: exp.Expression) -> None:
+def _check_select_part(node: exp.Expr) -> None:
     match node:
         case exp.Table() if not isinstance(node.this, exp.Anonymous):
             raise refuse(node, f"relation {node.sql()} is not allowed", code="E205",
@@ -238,12 +238,12 @@ def _check_select_part(node: exp.Expression) -> None:
             return
 
 
-def _name(node: exp.Expression) -> str:
+def _name(node: exp.Expr) -> str:
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(node).__name__).lower()
     return f"{words}" if not isinstance(node, exp.Func) else f"function {node.sql_name().lower()}()"
 
 
-def _reason(node: exp.Expression) -> str:
+def _reason(node: exp.Expr) -> str:
     for kind, why in _REASONS.items():
         if isinstance(node, kind):
             return why

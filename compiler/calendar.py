@@ -12,7 +12,7 @@ UTC_INSTANT = "utc_instant"
 """Function every warehouse adapter provides: (wall clock timestamp, zone) -> naive UTC timestamp."""
 
 
-def after(moment: exp.Expression, duration: Duration, zone: exp.Expression | None) -> exp.Expression:
+def after(moment: exp.Expr, duration: Duration, zone: exp.Expr | None) -> exp.Expr:
     """`moment + duration`; d and w are calendar days on the wall clock of `zone` (None = UTC)."""
     days = duration.calendar_days
     if days is None or zone is None:
@@ -22,7 +22,7 @@ def after(moment: exp.Expression, duration: Duration, zone: exp.Expression | Non
     return exp.Anonymous(this=UTC_INSTANT, expressions=[local, zone.copy()])
 
 
-def elapsed_more_than(earlier: exp.Expression, later: exp.Expression, amount: float) -> exp.Expression:
+def elapsed_more_than(earlier: exp.Expr, later: exp.Expr, amount: float) -> exp.Expr:
     """`later - earlier > amount seconds`, without date_diff (engines disagree about it)."""
     limit = exp.Add(this=earlier.copy(), expression=seconds(amount))
     return exp.GT(this=later.copy(), expression=limit)

@@ -82,7 +82,7 @@ class Condition:
     """
 
     text: str
-    tree: exp.Expression
+    tree: exp.Expr
     type: str
     lookups: Mapping[str, Lookup] = field(default_factory=dict)
     facts: Mapping[str, Fact] = field(default_factory=dict)
@@ -140,7 +140,7 @@ def compile_wait_for(text: str, scope: Scope) -> tuple[Condition, tuple[str, ...
     return lowering.result(text, Typed(exp.true(), "boolean")), columns
 
 
-def _alternatives(node: exp.Expression) -> list[exp.Anonymous]:
+def _alternatives(node: exp.Expr) -> list[exp.Anonymous]:
     match node:
         case exp.Paren():
             return _alternatives(node.this)
@@ -163,7 +163,7 @@ class _Lowering:
         self.subquery = False
         self._scopes: list[dict[str, Relation | dict[str, str]]] = []
 
-    def lower(self, node: exp.Expression) -> Typed:
+    def lower(self, node: exp.Expr) -> Typed:
         match node:
             case exp.Paren():
                 inner = self.lower(node.this)
@@ -208,13 +208,13 @@ class _Lowering:
     def _nested(self, text: str) -> Condition:
         return compile_condition(text, self.scope)
 
-    def _clock(self, node: exp.Expression) -> Typed:
+    def _clock(self, node: exp.Expr) -> Typed:
         self.calls.clock = True
         if isinstance(node, exp.CurrentDate):
             return Typed(exp.cast(tick_at(), "date"), "date")
         return Typed(tick_at(), "timestamp")
 
-    def _logic(self, node: exp.Expression) -> Typed:
+    def _logic(self, node: exp.Expr) -> Typed:
         rebuilt = node.copy()
         for key in ("this", "expression"):
             operand = node.args.get(key)
@@ -247,7 +247,7 @@ class _Lowering:
         )
         return Typed(tree, kind)
 
-    def _comparison(self, node: exp.Expression) -> Typed:
+    def _comparison(self, node: exp.Expr) -> Typed:
         rebuilt = node.copy()
         if isinstance(node, exp.In) and node.args.get("query") is not None:
             left, query = self.lower(node.this), self._select(node.args["query"])
@@ -265,24 +265,24 @@ class _Lowering:
             rebuilt.set(key, trees if isinstance(node.args[key], list) else trees[0])
         return Typed(rebuilt, "boolean")
 
-    def _operands(self, value: exp.Expression | list[exp.Expression]) -> list[Typed]:
+    def _operands(self, value: exp.Expr | list[exp.Expr]) -> list[Typed]:
         return [self.lower(item) for item in value] if isinstance(value, list) else [self.lower(value)]
 
-    def _general(self, node: exp.Expression) -> Typed:
+    def _general(self, node: exp.Expr) -> Typed:
         rebuilt = node.copy()
         operands: list[Typed] = []
         for key, value in node.args.items():
-            if isinstance(value, exp.Expression) and not isinstance(value, (exp.Identifier, exp.DataType, exp.Var)):
+            if isinstance(value, exp.Expr) and not isinstance(value, (exp.Identifier, exp.DataType, exp.Var)):
                 typed = self.lower(value)
                 operands.append(typed)
                 rebuilt.set(key, self._operand_tree(node, typed))
-            elif isinstance(value, list) and value and all(isinstance(item, exp.Expression) for item in value):
+            elif isinstance(value, list) and value and all(isinstance(item, exp.Expr) for item in value):
                 group = [self.lower(item) for item in value]
                 operands.extend(group)
                 rebuilt.set(key, [self._operand_tree(node, typed) for typed in group])
         return Typed(rebuilt, result_type(node, operands))
 
-    def _operand_tree(self, node: exp.Expression, typed: Typed) -> exp.Expression:
+    def _operand_tree(self, node: exp.Expr, typed: Typed) -> exp.Expr:
         if typed.type == "dynamic" and isinstance(
             node, exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod | exp.Neg | exp.Abs | exp.Round | exp.Sum | exp.Avg
         ):
@@ -330,13 +330,13 @@ class _Lowering:
         if name not in relation.columns:
             raise refuse(node, f"{relation.name} has no column '{name}'", code="E203",
                          hint=nearest(name, relation.columns))  # fmt: skip
-        tree: exp.Expression = exp.column(exp.to_identifier(name, quoted=True), table=_inner(alias))
+        tree: exp.Expr = exp.column(exp.to_identifier(name, quoted=True), table=_inner(alias))
         if relation.zoned(name):
             tree = exp.AtTimeZone(this=tree, zone=exp.Literal.string("UTC"))
         kind = relation.type_of(name)
         return Typed(tree, "any" if kind == "other" else kind)
 
-    def _contact(self, node: exp.Expression, name: str) -> Typed:
+    def _contact(self, node: exp.Expr, name: str) -> Typed:
         contact = self.scope.catalog.contact
         if name in contact.fields:
             return self.calls.field(name)
@@ -348,7 +348,7 @@ class _Lowering:
         kind = contact.relation.type_of(name)
         return Typed(frame(f"c_{name}"), "any" if kind == "other" else kind)
 
-    def _entry(self, node: exp.Expression, name: str) -> Typed:
+    def _entry(self, node: exp.Expr, name: str) -> Typed:
         shape = self.scope.entry
         if shape is None:
             raise refuse(node, "there is no entry here: entry.* belongs to triggers by event or model", code="E203")
@@ -367,7 +367,7 @@ class _Lowering:
 
     # ------------------------------------------------------------ sub-selects
 
-    def _select(self, node: exp.Expression) -> Typed:
+    def _select(self, node: exp.Expr) -> Typed:
         self.subquery = True
         match node:
             case exp.Exists():
@@ -426,13 +426,13 @@ class _Lowering:
                 ordered.append(fresh)
             rebuilt.set("order", exp.Order(expressions=ordered))
 
-    def _output(self, item: exp.Expression) -> Typed:
+    def _output(self, item: exp.Expr) -> Typed:
         if isinstance(item, exp.Alias):
             inner = self.lower(item.this)
             return Typed(exp.alias_(inner.tree, item.alias), inner.type)
         return self.lower(item)
 
-    def _relation(self, node: exp.Expression, relations: dict[str, Relation | dict[str, str]]) -> exp.Expression:
+    def _relation(self, node: exp.Expr, relations: dict[str, Relation | dict[str, str]]) -> exp.Expr:
         if isinstance(node, exp.Subquery):
             inner = self._select(node.this)
             names = {

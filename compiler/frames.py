@@ -52,19 +52,19 @@ class Needs:
         return any(lookup.kind in ("count", "sum", "times") for lookup in self.lookups.values())
 
 
-def utc(relation: Relation, column: str, table: str) -> exp.Expression:
+def utc(relation: Relation, column: str, table: str) -> exp.Expr:
     """A column of a relation; zoned timestamps as naive UTC."""
-    tree: exp.Expression = exp.column(exp.to_identifier(column, quoted=True), table=table)
+    tree: exp.Expr = exp.column(exp.to_identifier(column, quoted=True), table=table)
     return exp.AtTimeZone(this=tree, zone=exp.Literal.string("UTC")) if relation.zoned(column) else tree
 
 
-def text(relation: Relation, column: str, table: str) -> exp.Expression:
+def text(relation: Relation, column: str, table: str) -> exp.Expr:
     """A column of a relation as text."""
     tree = exp.column(exp.to_identifier(column, quoted=True), table=table)
     return tree if relation.type_of(column) == "text" else exp.cast(tree, "text")
 
 
-def timestamp(relation: Relation, column: str, table: str) -> exp.Expression:
+def timestamp(relation: Relation, column: str, table: str) -> exp.Expr:
     """A time column of a relation as naive UTC timestamp."""
     tree = utc(relation, column, table)
     return tree if relation.type_of(column) == "timestamp" else exp.cast(tree, "timestamp")
@@ -80,6 +80,7 @@ def event_rows(
     names: Iterable[str] | None = None,
     entry: bool = False,
     unique: bool = True,
+    ahead: bool = False,
 ) -> exp.Select:
     """Events visible at T from the model and from Penstock's own table.
 
@@ -92,14 +93,15 @@ def event_rows(
         names: only these event names, None for all.
         entry: carry the row as JSON column `entry`.
         unique: keep one row per event id (the one loaded first).
+        ahead: also events whose time is still to come.
     """
     rows = exp.union(
         _model_events(catalog, properties, entry), _own_events(catalog, properties, entry), distinct=False
     )
     outer = exp.select("e.*").from_(exp.Subquery(this=rows, alias=exp.TableAlias(this=exp.to_identifier("e"))))
-    outer = outer.where(exp.and_(
-        exp.LTE(this=event("loaded_at"), expression=tick_at()), exp.LTE(this=event("event_time"), expression=tick_at())
-    ))  # fmt: skip
+    outer = outer.where(exp.LTE(this=event("loaded_at"), expression=tick_at()))
+    if not ahead:
+        outer = outer.where(exp.LTE(this=event("event_time"), expression=tick_at()))
     if names is not None:
         outer = outer.where(names_match(names))
     return first_of_each(outer) if unique else outer
@@ -145,11 +147,11 @@ def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) ->
     events = catalog.events
     own = {"event_id": "event_id", "contact_id": "contact_id", "name": "name", "event_time": "event_time",
            "loaded_at": "loaded_at"}  # fmt: skip
-    columns: list[exp.Expression] = [exp.column(source, table="o").as_(target) for target, source in own.items()]
+    columns: list[exp.Expr] = [exp.column(source, table="o").as_(target) for target, source in own.items()]
     columns += [exp.Literal.string("penstock").as_("source"), exp.column("seq", table="o").as_("seq")]
     for name, kind in sorted(properties.items()):
         if name == "action_id":
-            value: exp.Expression = exp.column("action_id", table="o")
+            value: exp.Expr = exp.column("action_id", table="o")
         else:
             value = _json_text(exp.column("data", table="o"), name)
             if kind not in ("other", "text"):
@@ -165,13 +167,13 @@ def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) ->
     return exp.select(*columns).from_(table).where(known)
 
 
-def _json_text(data: exp.Expression, name: str) -> exp.Expression:
+def _json_text(data: exp.Expr, name: str) -> exp.Expr:
     path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=name)])
     return exp.Paren(this=exp.JSONExtractScalar(this=data, expression=path))
 
 
-def _merged_json(columns: Sequence[tuple[str, exp.Expression]], data: exp.Expression | None) -> exp.Expression:
-    pairs: list[exp.Expression] = []
+def _merged_json(columns: Sequence[tuple[str, exp.Expr]], data: exp.Expr | None) -> exp.Expr:
+    pairs: list[exp.Expr] = []
     for name, value in columns:
         pairs += [exp.Literal.string(name), value]
     built = exp.Anonymous(this="json_object", expressions=pairs)
@@ -190,7 +192,7 @@ def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str) ->
     What forbids a message is the model's own columns OR-ed with `suppressions`, by contact and by address.
     """
     contact, relation = catalog.contact, catalog.contact.relation
-    selected: list[exp.Expression] = [text(relation, contact.id, "m").as_("contact_id")]
+    selected: list[exp.Expr] = [text(relation, contact.id, "m").as_("contact_id")]
     selected += [utc(relation, name, "m").as_(f"c_{name}", quoted=True) for name in sorted(set(columns))]
     selected += [
         _zone(catalog, default_zone).as_("tz"),
@@ -208,19 +210,19 @@ def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str) ->
     return _with_suppressions(rows, catalog)
 
 
-def _null(kind: str) -> exp.Expression:
+def _null(kind: str) -> exp.Expr:
     return exp.cast(exp.null(), kind)
 
 
-def _zone(catalog: Catalog, default_zone: str) -> exp.Expression:
+def _zone(catalog: Catalog, default_zone: str) -> exp.Expr:
     default = exp.Literal.string(default_zone)
     if not catalog.contact.timezone:
         return default
     return exp.Coalesce(this=exp.column("name", table="z"), expressions=[default])
 
 
-def _forbidden(column: str | None, suppressed: str) -> exp.Expression:
-    found: list[exp.Expression] = [
+def _forbidden(column: str | None, suppressed: str) -> exp.Expr:
+    found: list[exp.Expr] = [
         exp.Coalesce(this=exp.column(suppressed, table=alias), expressions=[exp.false()]) for alias in ("sc", "sa")
     ]
     if column:
@@ -229,9 +231,9 @@ def _forbidden(column: str | None, suppressed: str) -> exp.Expression:
     return exp.or_(*found)
 
 
-def _groups(column: str | None) -> exp.Expression:
+def _groups(column: str | None) -> exp.Expr:
     empty = exp.cast(exp.Array(expressions=[]), "text[]")
-    pieces: list[exp.Expression] = [
+    pieces: list[exp.Expr] = [
         exp.Coalesce(this=exp.column("groups", table=alias), expressions=[empty.copy()]) for alias in ("sc", "sa")
     ]
     if column:
@@ -243,7 +245,7 @@ def _groups(column: str | None) -> exp.Expression:
     return joined
 
 
-def address_hash(address: exp.Expression) -> exp.Expression:
+def address_hash(address: exp.Expr) -> exp.Expr:
     """The keyed hash of a normalised address: md5 of `<key>:<lower-case trimmed address>`; the key is a parameter."""
     normal = exp.Lower(this=exp.Trim(this=address.copy()))
     key = exp.cast(exp.Placeholder(this=ADDRESS_KEY), "text")
@@ -316,7 +318,7 @@ def model_rows(relation: Relation) -> exp.Select:
 # ---------------------------------------------------------------- frames
 
 
-def build(base: exp.Select, needs: Needs, *, row_id: str, events: exp.Expression, trigger: bool) -> exp.Select:
+def build(base: exp.Select, needs: Needs, *, row_id: str, events: exp.Expr, trigger: bool) -> exp.Select:
     """A frame: the base rows with facts and event aggregates beside them.
 
     Args:
@@ -331,7 +333,7 @@ def build(base: exp.Select, needs: Needs, *, row_id: str, events: exp.Expression
     if not needs.lookups:
         return rows.with_("base", as_=base)
     aggregates = [lookup.aggregate().as_(name) for name, lookup in sorted(needs.lookups.items())]
-    match: exp.Expression = exp.EQ(this=event("contact_id"), expression=frame("contact_id"))
+    match: exp.Expr = exp.EQ(this=event("contact_id"), expression=frame("contact_id"))
     match = exp.and_(match, names_match(needs.events))
     if trigger:
         match = exp.and_(match, exp.NullSafeNEQ(this=event("event_id"), expression=frame("entry_ref")))

@@ -33,8 +33,8 @@ _FIRST_VISIT = "1"
 @dataclass(frozen=True)
 class _Options:
     names: tuple[str, ...]
-    predicate: exp.Expression | None
-    value: exp.Expression | None
+    predicate: exp.Expr | None
+    value: exp.Expr | None
     since: str | None
     within: float | None
     at_least: int
@@ -44,7 +44,7 @@ class Calls:
     """Lowers calls and collects what they need; one per condition."""
 
     def __init__(
-        self, scope: Scope, lower: Callable[[exp.Expression], Typed], nested: Callable[[str], Condition]
+        self, scope: Scope, lower: Callable[[exp.Expr], Typed], nested: Callable[[str], Condition]
     ) -> None:
         self.scope = scope
         self._lower = lower
@@ -132,7 +132,7 @@ class Calls:
             return Typed(exp.paren(exp.GTE(this=value, expression=exp.Literal.number(options.at_least))), "boolean")
         return self._result(name, value)
 
-    def _result(self, name: str, value: exp.Expression) -> Typed:
+    def _result(self, name: str, value: exp.Expr) -> Typed:
         match name:
             case "did":
                 return Typed(exp.paren(value), "boolean")
@@ -198,7 +198,7 @@ class Calls:
             raise refuse(node, f"{name}() needs the name of an event", code="E207")
         names = self._names(positional[0])
         rest = positional[1:]
-        value: exp.Expression | None = None
+        value: exp.Expr | None = None
         if name == "event_sum":
             if not rest:
                 raise refuse(node, "event_sum() needs what to add up: event_sum('purchase', event.amount)", code="E207")
@@ -213,7 +213,7 @@ class Calls:
         return _Options(names, predicate, value, self._since(node, keywords), self._within(keywords),
                         int(at_least.name) if at_least is not None else 1)  # fmt: skip
 
-    def _in_names(self, names: tuple[str, ...], node: exp.Expression) -> Typed:
+    def _in_names(self, names: tuple[str, ...], node: exp.Expr) -> Typed:
         self._event_names, self.in_event = names, True
         try:
             return self._lower(node)
@@ -222,9 +222,9 @@ class Calls:
 
     def _arguments(
         self, node: exp.Anonymous, allowed: set[str]
-    ) -> tuple[list[exp.Expression], dict[str, exp.Expression]]:
-        positional: list[exp.Expression] = []
-        keywords: dict[str, exp.Expression] = {}
+    ) -> tuple[list[exp.Expr], dict[str, exp.Expr]]:
+        positional: list[exp.Expr] = []
+        keywords: dict[str, exp.Expr] = {}
         for argument in node.expressions:
             if not isinstance(argument, exp.Kwarg):
                 positional.append(argument)
@@ -236,13 +236,13 @@ class Calls:
             keywords[key] = argument.expression
         return positional, keywords
 
-    def _names(self, node: exp.Expression) -> tuple[str, ...]:
+    def _names(self, node: exp.Expr) -> tuple[str, ...]:
         items = node.expressions if isinstance(node, exp.Array) else [node]
         if not items or not all(isinstance(item, exp.Literal) and item.is_string for item in items):
             raise refuse(node, "event names are quoted: did('purchase') or did(['a', 'b'])", code="E207")
         return tuple(item.name for item in items)
 
-    def _within(self, keywords: dict[str, exp.Expression]) -> float | None:
+    def _within(self, keywords: dict[str, exp.Expr]) -> float | None:
         node = keywords.get("within")
         if node is None:
             return None
@@ -251,7 +251,7 @@ class Calls:
         except ValueError as error:
             raise refuse(node, f"within: {error}", code="E207") from None
 
-    def _since(self, node: exp.Anonymous, keywords: dict[str, exp.Expression]) -> str | None:
+    def _since(self, node: exp.Anonymous, keywords: dict[str, exp.Expr]) -> str | None:
         value = keywords.get("since")
         if value is None:
             return None
@@ -303,10 +303,10 @@ class Calls:
             raise refuse(node, f"no step '{step}'", code="E208", hint=nearest(step, self.scope.steps))
         return step
 
-    def _action_id(self, step: str) -> exp.Expression:
+    def _action_id(self, step: str) -> exp.Expr:
         return identity_tree([exp.cast(frame("enrollment_id"), "text"), step, _FIRST_VISIT])
 
-    def step_value(self, node: exp.Expression, step: str, name: str) -> Typed:
+    def step_value(self, node: exp.Expr, step: str, name: str) -> Typed:
         """`steps.<id>.sent_at` and `steps.<id>.status` of this enrollment's message; NULL before it was sent."""
         if not self.scope.enrollment or step not in self.scope.steps:
             raise refuse(node, f"no step '{step}'", code="E208", hint=nearest(step, self.scope.steps))
@@ -321,7 +321,7 @@ class Calls:
         column = self._fact(f"{name}_{step}", exp.Subquery(this=query))
         return Typed(frame(column), "timestamp" if name == "sent_at" else "text")
 
-    def _same_action(self, step: str) -> exp.Expression:
+    def _same_action(self, step: str) -> exp.Expr:
         return exp.EQ(this=exp.column("action_id", table="d"), expression=self._action_id(step))
 
     def _delivery(self, step: str, name: str) -> Typed:
@@ -331,14 +331,14 @@ class Calls:
         tree = exp.Exists(this=query.where(exp.and_(self._same_action(step), states)))
         return Typed(frame(self._fact(f"{name}_{step}", tree)), "boolean")
 
-    def goal_met(self, node: exp.Expression) -> Typed:
+    def goal_met(self, node: exp.Expr) -> Typed:
         """`goal.met`: any goal of the workflow holds now."""
         if not self.scope.goals:
             raise refuse(node, "goal.met: the workflow has no goals", code="E203")
         trees = [self._inline(text, node) for text in self.scope.goals]
         return Typed(exp.paren(exp.or_(*trees)), "boolean")
 
-    def _inline(self, text: str, node: exp.Expression) -> exp.Expression:
+    def _inline(self, text: str, node: exp.Expr) -> exp.Expr:
         self._depth += 1
         if self._depth > 20:
             raise refuse(node, "named audiences refer to each other in a circle", code="E207")
@@ -364,7 +364,7 @@ class Calls:
         kind = contact.fields[name]
         stored = _state(self.scope, "contact_fields", "v")
         same = exp.and_(_by_contact("v"), exp.EQ(this=exp.column("name", table="v"), expression=exp.Literal.string(name)))
-        value: exp.Expression = exp.Subquery(this=exp.select(exp.column("value", table="v")).from_(stored).where(same))
+        value: exp.Expr = exp.Subquery(this=exp.select(exp.column("value", table="v")).from_(stored).where(same))
         self.fields.add(name)
         self.state = True
         if name in contact.relation.columns:
@@ -436,7 +436,7 @@ class Calls:
         self.tags.add(tag)
         stored = _state(self.scope, "contact_tags", "v")
         same = exp.and_(_by_contact("v"), exp.EQ(this=exp.column("tag", table="v"), expression=exp.Literal.string(tag)))
-        tree: exp.Expression = exp.Exists(this=exp.select("1").from_(stored).where(same))
+        tree: exp.Expr = exp.Exists(this=exp.select("1").from_(stored).where(same))
         column = self.scope.catalog.contact.tags
         if column:
             self.contact_columns.add(column)
@@ -444,7 +444,7 @@ class Calls:
             tree = exp.or_(tree, exp.Coalesce(this=inside, expressions=[exp.false()]))
         return Typed(frame(self._fact(tag_column(tag), tree, exact=True)), "boolean")
 
-    def _fact(self, label: str, tree: exp.Expression, *, exact: bool = False) -> str:
+    def _fact(self, label: str, tree: exp.Expr, *, exact: bool = False) -> str:
         column = label if exact else f"x_{label}"
         self.facts[column] = Fact(column, tree)
         self.state = True
@@ -463,13 +463,13 @@ def tag_column(tag: str) -> str:
     return f"tag_{tag}"
 
 
-def wall_clock(moment: exp.Expression, zone: exp.Expression) -> exp.Expression:
+def wall_clock(moment: exp.Expr, zone: exp.Expr) -> exp.Expr:
     """A UTC timestamp on the wall clock of a (valid) zone."""
     utc = exp.AtTimeZone(this=moment.copy(), zone=exp.Literal.string("UTC"))
     return exp.AtTimeZone(this=utc, zone=zone.copy())
 
 
-def _epoch(moment: exp.Expression) -> exp.Expression:
+def _epoch(moment: exp.Expr) -> exp.Expr:
     return exp.Extract(this=exp.var("EPOCH"), expression=moment.copy())
 
 
@@ -477,5 +477,5 @@ def _state(scope: Scope, table: str, alias: str) -> exp.Table:
     return exp.table_(table, db=scope.catalog.state_schema, alias=alias)
 
 
-def _by_contact(alias: str) -> exp.Expression:
+def _by_contact(alias: str) -> exp.Expr:
     return exp.EQ(this=exp.column("contact_id", table=alias), expression=frame("contact_id"))

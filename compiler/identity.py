@@ -17,9 +17,9 @@ def identity(parts: Sequence[str | None]) -> uuid.UUID:
     return uuid.UUID(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())
 
 
-def identity_tree(parts: Sequence[exp.Expression | str | None]) -> exp.Expression:
+def identity_tree(parts: Sequence[exp.Expr | str | None]) -> exp.Expr:
     """The same function as a SQL expression of type UUID; plain strings are literals, trees must be of type text."""
-    pieces: list[exp.Expression] = []
+    pieces: list[exp.Expr] = []
     literal = ""
     for part in parts:
         match part:
@@ -49,11 +49,11 @@ def bucket(salt: str, contact_id: str) -> float:
     return int(digest[:8], 16) / BUCKETS
 
 
-def bucket_tree(salt: str, contact_id: exp.Expression) -> exp.Expression:
+def bucket_tree(salt: str, contact_id: exp.Expr) -> exp.Expr:
     """The same number as a SQL expression of type double; no hex cast, because warehouses differ there."""
     text = exp.DPipe(this=exp.Literal.string(f"{salt}:"), expression=contact_id.copy())
     digits = "0123456789abcdef"
-    total: exp.Expression | None = None
+    total: exp.Expr | None = None
     for position in range(8):
         digit = exp.Substring(this=exp.MD5(this=text.copy()), start=exp.Literal.number(position + 1),
                               length=exp.Literal.number(1))  # fmt: skip

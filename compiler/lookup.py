@@ -20,12 +20,12 @@ LookupKind = Literal["exists", "count", "sum", "first", "last", "times"]
 TICK_AT = "tick_at"
 
 
-def tick_at() -> exp.Expression:
+def tick_at() -> exp.Expr:
     """The tick's time `T` as a typed parameter."""
     return exp.cast(exp.Placeholder(this=TICK_AT), "timestamp")
 
 
-def seconds(amount: float) -> exp.Expression:
+def seconds(amount: float) -> exp.Expr:
     """An interval of elapsed seconds."""
     return exp.Interval(this=exp.Literal.string(str(int(amount))), unit=exp.var("SECOND"))
 
@@ -57,10 +57,10 @@ class Lookup:
     label: str
     kind: LookupKind
     names: tuple[str, ...]
-    predicate: exp.Expression | None = None
+    predicate: exp.Expr | None = None
     within: float | None = None
     since_entry: bool = False
-    value: exp.Expression | None = None
+    value: exp.Expr | None = None
 
     @property
     def column(self) -> str:
@@ -72,9 +72,9 @@ class Lookup:
         digest = hashlib.md5(described.encode(), usedforsecurity=False).hexdigest()[:6]
         return f"{re.sub(r'[^a-z0-9]+', '_', self.label.lower())[:40]}_{digest}"
 
-    def hit(self) -> exp.Expression:
+    def hit(self) -> exp.Expr:
         """Whether an event `e` counts for the frame row `f`."""
-        parts: list[exp.Expression] = [names_match(self.names)]
+        parts: list[exp.Expr] = [names_match(self.names)]
         if self.since_entry:
             parts.append(exp.GTE(this=event("event_time"), expression=frame("entry_at")))
         if self.within is not None:
@@ -84,7 +84,7 @@ class Lookup:
             parts.append(exp.paren(self.predicate.copy()))
         return exp.and_(*parts)
 
-    def aggregate(self) -> exp.Expression:
+    def aggregate(self) -> exp.Expr:
         """The aggregate over `e`, grouped by frame row; JSON paths stand inside CASE, never under FILTER."""
         match self.kind:
             case "exists":
@@ -100,7 +100,7 @@ class Lookup:
             case "times":
                 return exp.Filter(this=exp.ArrayAgg(this=event("event_time")), expression=exp.Where(this=self.hit()))
 
-    def read(self) -> exp.Expression:
+    def read(self) -> exp.Expr:
         """The column's value in the frame, with what no event at all means."""
         match self.kind:
             case "exists":
@@ -111,7 +111,7 @@ class Lookup:
             case _:
                 return frame(self.column)
 
-    def _hit_value(self, value: exp.Expression) -> exp.Expression:
+    def _hit_value(self, value: exp.Expr) -> exp.Expr:
         return exp.Case(ifs=[exp.If(this=self.hit(), true=value)])
 
 
@@ -120,36 +120,36 @@ class Fact:
     """A frame column computed from Penstock's state or a score model, by contact; `tree` is over `f`."""
 
     column: str
-    tree: exp.Expression
+    tree: exp.Expr
 
 
-def names_match(names: Iterable[str]) -> exp.Expression:
+def names_match(names: Iterable[str]) -> exp.Expr:
     """`e.name` is one of the names."""
-    literals: list[exp.Expression] = [exp.Literal.string(name) for name in sorted(set(names))]
+    literals: list[exp.Expr] = [exp.Literal.string(name) for name in sorted(set(names))]
     if len(literals) == 1:
         return exp.EQ(this=event("name"), expression=literals[0])
     return exp.In(this=event("name"), expressions=literals)
 
 
-def first_between(times: exp.Expression, lower: exp.Expression, upper: exp.Expression | None) -> exp.Expression:
+def first_between(times: exp.Expr, lower: exp.Expr, upper: exp.Expr | None) -> exp.Expr:
     """The earliest element of an array of timestamps with lower <= x <= upper, NULL if none."""
     return exp.ArrayMin(this=_between(times, lower, upper))
 
 
-def last_since(times: exp.Expression, lower: exp.Expression) -> exp.Expression:
+def last_since(times: exp.Expr, lower: exp.Expr) -> exp.Expr:
     """The latest element of an array of timestamps with lower <= x, NULL if none."""
     return exp.ArrayMax(this=_between(times, lower, None))
 
 
-def count_since(times: exp.Expression, lower: exp.Expression) -> exp.Expression:
+def count_since(times: exp.Expr, lower: exp.Expr) -> exp.Expr:
     """How many elements of an array of timestamps are >= lower; 0 for no array."""
     size = exp.ArraySize(this=_between(times, lower, None))
     return exp.Coalesce(this=size, expressions=[exp.Literal.number(0)])
 
 
-def _between(times: exp.Expression, lower: exp.Expression, upper: exp.Expression | None) -> exp.Expression:
+def _between(times: exp.Expr, lower: exp.Expr, upper: exp.Expr | None) -> exp.Expr:
     element = exp.to_identifier("x")
-    inside: exp.Expression = exp.GTE(this=exp.column("x"), expression=lower.copy())
+    inside: exp.Expr = exp.GTE(this=exp.column("x"), expression=lower.copy())
     if upper is not None:
         inside = exp.and_(inside, exp.LTE(this=exp.column("x"), expression=upper.copy()))
     return exp.ArrayFilter(this=times.copy(), expression=exp.Lambda(this=inside, expressions=[element]))

@@ -28,11 +28,11 @@ _SAME_AS_OPERAND = (exp.Abs, exp.Round, exp.Neg, exp.Floor, exp.Ceil, exp.Min, e
 class Typed:
     """A lowered expression and its type."""
 
-    tree: exp.Expression
+    tree: exp.Expr
     type: str
 
 
-def literal_type(node: exp.Expression) -> str:
+def literal_type(node: exp.Expr) -> str:
     """The type of a literal node."""
     match node:
         case exp.Null():
@@ -65,7 +65,7 @@ def cast_to(value: Typed, kind: str) -> Typed:
     return value
 
 
-def boolean_operand(value: Typed, node: exp.Expression) -> Typed:
+def boolean_operand(value: Typed, node: exp.Expr) -> Typed:
     """The value as a boolean.
 
     Raises:
@@ -78,7 +78,7 @@ def boolean_operand(value: Typed, node: exp.Expression) -> Typed:
     raise refuse(node, f"expected true or false, found {value.type}: {node.sql()[:60]}", code="E206")
 
 
-def common_type(values: Sequence[Typed], node: exp.Expression) -> str:
+def common_type(values: Sequence[Typed], node: exp.Expr) -> str:
     """The type in which values meet.
 
     Raises:
@@ -104,7 +104,7 @@ def common_type(values: Sequence[Typed], node: exp.Expression) -> str:
     return meeting
 
 
-def result_type(node: exp.Expression, operands: Sequence[Typed]) -> str:
+def result_type(node: exp.Expr, operands: Sequence[Typed]) -> str:
     """The type of a function or operator over typed operands.
 
     Raises:
@@ -141,7 +141,7 @@ def result_type(node: exp.Expression, operands: Sequence[Typed]) -> str:
             return kinds[0] if len(set(kinds)) == 1 and kinds else "any"
 
 
-def _sum_type(node: exp.Expression, kinds: Sequence[str]) -> str:
+def _sum_type(node: exp.Expr, kinds: Sequence[str]) -> str:
     if "interval" in kinds:
         return "timestamp"
     moments = [kind for kind in kinds if kind in _MOMENTS]
@@ -153,13 +153,13 @@ def _sum_type(node: exp.Expression, kinds: Sequence[str]) -> str:
     return "integer" if set(kinds) == {"integer"} else "number"
 
 
-def _require(node: exp.Expression, kinds: Sequence[str], allowed: set[str] | frozenset[str], what: str) -> None:
+def _require(node: exp.Expr, kinds: Sequence[str], allowed: set[str] | frozenset[str], what: str) -> None:
     for kind in kinds:
         if kind not in allowed:
             raise refuse(node, f"expected {what}, found {kind}: {node.sql()[:80]}", code="E206")
 
 
-def _check_moment_literal(values: Sequence[Typed], node: exp.Expression) -> None:
+def _check_moment_literal(values: Sequence[Typed], node: exp.Expr) -> None:
     for value in values:
         if value.type != "text":
             continue

@@ -1,0 +1,210 @@
+"""Admission: candidates become enrollments, or are refused with a reason (language §1).
+
+One contact's candidates of one tick are considered one after another, because each may forbid the next; so admission
+goes in rounds, each round the earliest remaining candidate of every contact, as sets.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlglot import exp
+
+from compiler.identity import identity_tree
+from compiler.plan import CANDIDATES, MODEL_ROWS, AudienceEntry, EventEntry, ModelEntry, Plan
+from flows.engine.deployment import Deployed
+from flows.engine.work import Work
+
+_LOGGED = ("stale_trigger", "entry_cap", "paused")
+"""Refusals that are rows of the public log; the others only `explain` knows."""
+
+
+def find_edges(work: Work, started: frozenset[str]) -> None:
+    """Evaluate audience triggers, update `audience_members`, and fill `tick_edges` (workflow, contact_id, edge)."""
+    work.run("CREATE OR REPLACE TEMP TABLE tick_edges (workflow TEXT, contact_id TEXT, edge BIGINT)")
+    for deployed in work.deployment.workflows.values():
+        plan = deployed.admitting
+        if plan is None or not isinstance(plan.entry, AudienceEntry):
+            continue
+        work.make("tick_members", plan.entry.members, plan.workflow, str(plan.version))
+        first = deployed.name not in started
+        if first and plan.rules.backfill == 0:
+            work.run(_BASELINE, workflow=deployed.name)
+            continue
+        work.run(_EDGES, workflow=deployed.name)
+        work.run(_LEFT, workflow=deployed.name)
+        work.run(_BACK, workflow=deployed.name)
+        work.run(_NEW_MEMBERS, workflow=deployed.name)
+
+
+def find_rows(work: Work, deployed: Deployed, started: frozenset[str]) -> bool:
+    """Fill `tick_rows_<workflow>` with new keys of a model trigger; False when the workflow has none."""
+    plan = deployed.admitting
+    if plan is None or not isinstance(plan.entry, ModelEntry):
+        return False
+    work.make(rows_table(plan), plan.entry.rows, str(plan.version), parameters={"earliest": deployed.earliest})
+    return True
+
+
+def rows_table(plan: Plan) -> str:
+    """The temporary table with the new rows of a model trigger."""
+    return f"{MODEL_ROWS}_{plan.workflow}"
+
+
+def admit(work: Work, deployed: Deployed, arrived: frozenset[str], started: frozenset[str]) -> int:
+    """Admit the candidates of one workflow; gives the number of new enrollments."""
+    plan = deployed.admitting
+    if plan is None or not _gather(work, deployed, plan, arrived, started):
+        return 0
+    entered = 0
+    while work.number("SELECT count(*) FROM tick_candidates"):
+        entered += _round(work, deployed, plan)
+    work.count("entered", entered)
+    return entered
+
+
+def _gather(work: Work, deployed: Deployed, plan: Plan, arrived: frozenset[str], started: frozenset[str]) -> bool:
+    fresh = deployed.name not in started
+    match plan.entry:
+        case EventEntry():
+            if not fresh and not plan.trigger_events & arrived:
+                return False
+            query: Any = plan.entry.query
+        case ModelEntry():
+            query = plan.entry.query.copy().transform(_renamed(plan))
+        case AudienceEntry():
+            query = _edge_candidates()
+    identified = exp.select("c.*", identity_tree([
+        work.deployment.workspace, plan.workflow, exp.column("contact_id", table="c"), exp.column("key", table="c"),
+        exp.column("entry_ref", table="c"),
+    ]).as_("candidate_id")).from_(query.subquery("c"))  # fmt: skip
+    known = exp.select("k.candidate_id").from_(exp.alias_(work.state["candidates"], "k", table=True)).where(
+        exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(plan.workflow))
+    )  # fmt: skip
+    unseen = exp.select("n.*").from_(identified.subquery("n")).where(
+        exp.Not(this=exp.In(this=exp.column("candidate_id", table="n"), query=exp.Subquery(this=known)))
+    )  # fmt: skip
+    work.make(CANDIDATES, unseen, plan.workflow, str(plan.version),
+              parameters={"fresh": fresh, "workflow": plan.workflow})  # fmt: skip
+    if fresh:
+        work.run("DELETE FROM tick_candidates WHERE candidate_at < $earliest", earliest=deployed.earliest)
+    return True
+
+
+def _renamed(plan: Plan) -> Any:
+    def rename(node: exp.Expr) -> exp.Expr:
+        if isinstance(node, exp.Table) and node.name == MODEL_ROWS:
+            node.set("this", exp.to_identifier(rows_table(plan)))
+        return node
+
+    return rename
+
+
+def _edge_candidates() -> exp.Select:
+    return exp.select(
+        "g.contact_id", exp.cast(exp.null(), "text").as_("key"), exp.cast(exp.column("edge", table="g"), "text").as_("entry_ref"),
+        exp.cast(exp.Placeholder(this="tick_at"), "timestamp").as_("candidate_at"),
+        exp.cast(exp.Literal.string("{}"), "json").as_("entry"),
+    ).from_("tick_edges AS g").where(exp.EQ(this=exp.column("workflow", table="g"), expression=exp.Placeholder(this="workflow")))  # fmt: skip
+
+
+def _round(work: Work, deployed: Deployed, plan: Plan) -> int:
+    rules = plan.rules
+    is_event = isinstance(plan.entry, EventEntry)
+    given: dict[str, Any] = {
+        "workflow": plan.workflow, "version": plan.version, "first_step": plan.first_step, "reentry": rules.reentry,
+        "min_gap": _whole(rules.min_gap), "max_age": _whole(rules.max_age) if is_event else None,
+        "cap": rules.cap_count, "per": int(rules.cap_seconds),
+        "earliest": deployed.earliest if not isinstance(plan.entry, AudienceEntry) else datetime(1, 1, 1),
+    }  # fmt: skip
+    work.run(_ROUND, **given)
+    entered = work.run(_ENTER, **given)
+    work.run(_CONSUME, **given)
+    work.journal(_ROUND_JOURNAL, "contact_id, enrollment_id", logged=list(_LOGGED), **given)
+    refused = work.number("SELECT count(*) FROM tick_round WHERE verdict <> 'entered'")
+    work.count("refused", refused)
+    work.run("DELETE FROM tick_candidates WHERE candidate_id IN (SELECT candidate_id FROM tick_round)")
+    return entered
+
+
+def _whole(amount: float | None) -> int | None:
+    return None if amount is None else int(amount)
+
+
+_BASELINE = """
+    INSERT INTO audience_members
+    SELECT $workflow, m.contact_id, TRUE, $tick_at, 0, NULL FROM tick_members AS m
+"""
+_EDGES = """
+    INSERT INTO tick_edges
+    SELECT $workflow, m.contact_id, coalesce(a.edge, 0) + 1
+    FROM tick_members AS m LEFT JOIN audience_members AS a ON a.name = $workflow AND a.contact_id = m.contact_id
+    WHERE NOT coalesce(a.member, FALSE)
+"""
+_LEFT = """
+    UPDATE audience_members SET member = FALSE, since = $tick_at
+    WHERE name = $workflow AND member AND contact_id NOT IN (SELECT contact_id FROM tick_members)
+"""
+_BACK = """
+    UPDATE audience_members SET member = TRUE, since = $tick_at, edge = g.edge
+    FROM tick_edges AS g
+    WHERE g.workflow = $workflow AND audience_members.name = $workflow AND audience_members.contact_id = g.contact_id
+"""
+_NEW_MEMBERS = """
+    INSERT INTO audience_members
+    SELECT $workflow, g.contact_id, TRUE, $tick_at, g.edge, NULL FROM tick_edges AS g
+    WHERE g.workflow = $workflow
+        AND g.contact_id NOT IN (SELECT contact_id FROM audience_members WHERE name = $workflow)
+"""
+_ROUND = """
+    CREATE OR REPLACE TEMP TABLE tick_round AS
+    SELECT c.candidate_id, c.contact_id, c.key, c.entry_ref, c.candidate_at, c.entry,
+        CASE
+            WHEN c.candidate_at < $earliest THEN 'activation'
+            WHEN CAST($max_age AS BIGINT) IS NOT NULL
+                AND $tick_at > c.candidate_at + CAST($max_age AS BIGINT) * INTERVAL '1' SECOND THEN 'stale_trigger'
+            WHEN $reentry = 'once' AND p.entered > 0 THEN 'reentry'
+            WHEN $reentry = 'after_exit' AND p.active > 0 THEN 'reentry'
+            WHEN CAST($min_gap AS BIGINT) IS NOT NULL AND p.last_entry IS NOT NULL
+                AND c.candidate_at < p.last_entry + CAST($min_gap AS BIGINT) * INTERVAL '1' SECOND THEN 'min_gap'
+            WHEN (
+                SELECT count(*) FROM enrollments AS n
+                WHERE n.workflow = $workflow AND n.contact_id = c.contact_id AND n.entry_at <= c.candidate_at
+                    AND n.entry_at > c.candidate_at - CAST($per AS BIGINT) * INTERVAL '1' SECOND
+            ) >= $cap THEN 'entry_cap'
+            ELSE 'entered'
+        END AS verdict
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY contact_id ORDER BY candidate_at, entry_ref) AS place
+        FROM tick_candidates
+    ) AS c
+    LEFT JOIN (
+        SELECT n.contact_id, n.key, count(*) AS entered, count(CASE WHEN n.exit IS NULL THEN 1 END) AS active,
+            max(n.entry_at) AS last_entry
+        FROM enrollments AS n
+        WHERE n.workflow = $workflow AND n.contact_id IN (SELECT contact_id FROM tick_candidates)
+        GROUP BY n.contact_id, n.key
+    ) AS p ON p.contact_id = c.contact_id AND p.key IS NOT DISTINCT FROM c.key
+    WHERE c.place = 1
+"""
+_ENTER = """
+    INSERT INTO enrollments
+    SELECT r.candidate_id, $workflow, $version, r.contact_id, r.key, r.entry_ref, r.entry, r.candidate_at, $first_step,
+        r.candidate_at, $tick_at, NULL, NULL, NULL, $tick, $tick, NULL, NULL
+    FROM tick_round AS r WHERE r.verdict = 'entered'
+"""
+_CONSUME = """
+    INSERT INTO candidates
+    SELECT r.candidate_id, $workflow, r.contact_id, r.key, r.entry_ref, r.candidate_at, r.verdict, $tick
+    FROM tick_round AS r
+"""
+_ROUND_JOURNAL = """
+    SELECT $workflow AS workflow, $version AS version, r.candidate_id AS enrollment_id, r.contact_id, r.key,
+        NULL AS step,
+        CASE WHEN r.verdict = 'entered' THEN 'enter'
+             WHEN list_contains($logged, r.verdict) THEN 'rejected' ELSE 'refused' END AS kind,
+        NULL AS what, r.verdict AS outcome, r.candidate_at AS due, NULL AS action_id, r.entry_ref AS cause,
+        CASE WHEN r.verdict = 'entered' THEN r.entry END AS details
+    FROM tick_round AS r
+"""

@@ -1,0 +1,168 @@
+"""What is new at a tick: events that arrived, by loading order and never by event time (architecture §7).
+
+A user's model may show rows later than their `loaded_at`, so its watermark is the greatest one seen, minus an overlap
+whose rows are remembered in `event_seen`. Events dated ahead, and events of contacts that do not exist, wait there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlglot import exp
+
+from compiler import frames
+from compiler.plan import AudienceEntry, EventEntry
+from flows.engine.deployment import BEGINNING
+from flows.engine.work import Work
+
+KEEP_SEEN = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Watermarks:
+    """How far the engine has read: `model` greatest loaded_at, `own` last seq, `started` workflows it has evaluated."""
+
+    model: datetime | None = None
+    own: int = 0
+    started: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any] | None) -> Watermarks:
+        """Read the JSON of a tick row."""
+        if not value:
+            return cls()
+        model = value.get("model")
+        return cls(datetime.fromisoformat(model) if model else None, int(value.get("own", 0)),
+                   frozenset(value.get("started", ())))  # fmt: skip
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON of a tick row."""
+        model = self.model.isoformat() if self.model else None
+        return {"model": model, "own": self.own, "started": sorted(self.started)}
+
+
+def collect(work: Work, before: Watermarks) -> tuple[Watermarks, dict[str, int]]:
+    """Fill `tick_arrivals` and remember what was seen; gives the new watermarks and arrivals per event name."""
+    deployment = work.deployment
+    overlap = timedelta(seconds=deployment.catalog.events.overlap_seconds)
+    first = before.model is None and not before.started
+    since = BEGINNING if before.model is None else max(before.model - overlap, BEGINNING)
+    newest = work.warehouse.rows(work.texts.text(("newest",), lambda: _newest(work), work.warehouse), work.parameters)[0]
+    after = Watermarks(newest["model"] or before.model, newest["own"] or before.own, before.started)
+    if first:
+        since = max((after.model or BEGINNING) - overlap, BEGINNING) if after.model else BEGINNING
+    work.make("tick_window", lambda: _window(work), parameters={"since": since, "own": 0 if first else before.own})
+    pending = work.number("SELECT count(*) FROM event_seen WHERE arrived_tick IS NULL AND event_time <= $tick_at")
+    work.make("tick_matured", lambda: _matured(work), "some" if pending else "none",
+              parameters={"pending": bool(pending)})  # fmt: skip
+    work.make("tick_arrivals", lambda: _arrivals(work), parameters={"first": first})
+    if not first:
+        work.run(_SEE)
+        if pending:
+            work.run(_MATURE)
+    else:
+        work.run(_SEE_FIRST)
+    work.run("DELETE FROM event_seen WHERE seen_tick < $tick AND coalesce(loaded_at, event_time) < $old",
+             old=_forget(after, overlap))  # fmt: skip
+    _add_fresh(work, after)
+    found = work.rows("SELECT name, count(*) AS n FROM tick_arrivals GROUP BY name")
+    return after, {row["name"]: row["n"] for row in found}
+
+
+def _forget(after: Watermarks, overlap: timedelta) -> datetime:
+    if after.model is None:
+        return BEGINNING
+    return max(after.model - max(KEEP_SEEN, overlap), BEGINNING)
+
+
+def _newest(work: Work) -> exp.Expr:
+    rows = frames.event_rows(work.deployment.catalog, {}, unique=False, ahead=True)
+    source = exp.column("source", table="e")
+    return exp.select(
+        exp.Max(this=exp.Case(ifs=[exp.If(this=source.eq("model"), true=exp.column("loaded_at", table="e"))])).as_("model"),
+        exp.Max(this=exp.column("seq", table="e")).as_("own"),
+    ).from_(rows.subquery("e"))  # fmt: skip
+
+
+def _window(work: Work) -> exp.Expr:
+    """Rows not seen before: loaded after the watermark minus overlap, or with a higher seq."""
+    rows = frames.event_rows(work.deployment.catalog, {}, entry=True, unique=False, ahead=True)
+    loaded = exp.and_("e.source = 'model'", exp.GT(this=frames.event("loaded_at"), expression=exp.Placeholder(this="since")))
+    own = exp.and_("e.source = 'penstock'", exp.GT(this=frames.event("seq"), expression=exp.Placeholder(this="own")))
+    seen = exp.select("1").from_(exp.alias_(work.state["event_seen"], "s", table=True)).where(
+        "s.event_id = e.event_id"
+    )  # fmt: skip
+    return frames.first_of_each(rows.where(exp.or_(loaded, own)).where(exp.Not(this=exp.Exists(this=seen))))
+
+
+def _matured(work: Work) -> exp.Expr:
+    """Events that were seen before their time, or before their contact."""
+    rows = frames.event_rows(work.deployment.catalog, {}, entry=True, unique=False)
+    waiting = exp.select("s.event_id").from_(exp.alias_(work.state["event_seen"], "s", table=True)).where(
+        "s.arrived_tick IS NULL"
+    )  # fmt: skip
+    rows = rows.where(exp.In(this=frames.event("event_id"), query=exp.Subquery(this=waiting)))
+    return frames.first_of_each(rows.where(exp.Placeholder(this="pending")))
+
+
+def _arrivals(work: Work) -> exp.Expr:
+    columns = ["event_id", "contact_id", "name", "event_time", "loaded_at", "entry"]
+    contact = work.deployment.catalog.contact
+    known = exp.select(frames.text(contact.relation, contact.id, "m")).from_(frames.relation_table(contact.relation, "m"))
+    both = exp.union(
+        exp.select(*columns).from_("tick_window AS w").where("w.event_time <= $tick_at"),
+        exp.select(*columns).from_("tick_matured AS w"), distinct=False,
+    )  # fmt: skip
+    rows = exp.select(*columns, exp.false().as_("fresh")).from_(both.subquery("a"))
+    rows = rows.where(exp.In(this=exp.column("contact_id", table="a"), query=exp.Subquery(this=known)))
+    return rows.where(exp.Not(this=exp.Placeholder(this="first")))
+
+
+def _add_fresh(work: Work, after: Watermarks) -> None:
+    """History for event workflows that are evaluated for the first time."""
+    fresh = [
+        deployed for deployed in work.deployment.workflows.values()
+        if deployed.name not in after.started and deployed.admitting and isinstance(deployed.admitting.entry, EventEntry)
+    ]  # fmt: skip
+    if not fresh:
+        return
+    names = sorted({name for d in fresh if d.admitting for name in d.admitting.trigger_events})
+    contact = work.deployment.catalog.contact
+    known = exp.select(frames.text(contact.relation, contact.id, "m")).from_(frames.relation_table(contact.relation, "m"))
+
+    def history() -> exp.Expr:
+        rows = frames.event_rows(work.deployment.catalog, {}, names=names, entry=True)
+        rows = rows.where(exp.GTE(this=frames.event("event_time"), expression=exp.Placeholder(this="earliest")))
+        rows = rows.where(exp.In(this=frames.event("contact_id"), query=exp.Subquery(this=known)))
+        return exp.select(
+            "e.event_id", "e.contact_id", "e.name", "e.event_time", "e.loaded_at", "e.entry", exp.true().as_("fresh")
+        ).from_(rows.subquery("e")).where("NOT e.event_id IN (SELECT event_id FROM tick_arrivals)")  # fmt: skip
+
+    work.make("tick_fresh", history, *names, parameters={"earliest": min(d.earliest for d in fresh)})
+    work.run("INSERT INTO tick_arrivals SELECT * FROM tick_fresh")
+
+
+def has_audiences(work: Work) -> bool:
+    """Whether some workflow is triggered by an audience."""
+    return any(
+        d.admitting is not None and isinstance(d.admitting.entry, AudienceEntry) for d in work.deployment.workflows.values()
+    )
+
+
+_SEE = """
+    INSERT INTO event_seen
+    SELECT w.source, w.event_id, $tick, CASE WHEN a.event_id IS NOT NULL THEN $tick END, w.event_time, w.loaded_at
+    FROM tick_window AS w LEFT JOIN tick_arrivals AS a ON a.event_id = w.event_id
+"""
+_SEE_FIRST = """
+    INSERT INTO event_seen
+    SELECT w.source, w.event_id, $tick, CASE WHEN w.event_time <= $tick_at THEN $tick END, w.event_time, w.loaded_at
+    FROM tick_window AS w
+"""
+_MATURE = """
+    UPDATE event_seen SET arrived_tick = $tick
+    WHERE arrived_tick IS NULL AND event_id IN (SELECT m.event_id FROM tick_matured AS m JOIN tick_arrivals AS a ON a.event_id = m.event_id)
+"""

@@ -1,0 +1,148 @@
+"""Writing down what a plan decided in a tick: journal, outbox, tags, fields, positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlglot import exp
+
+from compiler.identity import identity_tree
+from compiler.plan import Action, Plan, Stage
+from flows.engine.work import Work
+
+FIRST_VISIT = "1"
+
+
+def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]]) -> None:
+    """Write the decisions of one plan; the stages' tables and `tick_frame` are there."""
+    key = (plan.workflow, str(plan.version))
+    actions = [action for stage, indexes in reached for action in stage.actions if action.index in set(indexes)]
+    work.make("tick_moves", plan.moves, *key)
+    numbers = [str(action.index) for action in actions]
+    work.make("tick_actions", lambda: _actions(work, actions), *key, *numbers)
+    given = {"workflow": plan.workflow, "version": plan.version}
+    work.run(_DECISIONS)
+    kinds = {row["outcome"]: row["n"] for row in work.rows(_KINDS)}
+    work.run(_JOURNAL, **given)
+    if kinds.get("decided"):
+        work.run(_OUTBOX, **given)
+    written = {action.kind for action in actions}
+    if written & {"tag", "untag"}:
+        work.run(_UNTAG)
+        work.run(_TAG)
+    if "set" in written:
+        work.run(_SET_REMOVE)
+        work.run(_SET)
+    moved = work.run(_MOVE)
+    total = work.number("SELECT count(*) FROM tick_decisions")
+    work.seq += total
+    work.count("moved", moved)
+    work.count("decided", kinds.get("decided", 0))
+    work.count("done", kinds.get("ok", 0))
+    work.count("skipped", sum(n for outcome, n in kinds.items() if outcome.startswith("skipped")))
+
+
+def _actions(work: Work, actions: Sequence[Action]) -> exp.Expr:
+    """All reached actions as one query, each with where it goes and its action id."""
+    if not actions:
+        return _nothing()
+    selects = [_action(work, action) for action in actions]
+    joined: exp.Select | exp.Union = selects[0]
+    for select in selects[1:]:
+        joined = exp.union(joined, select, distinct=False, copy=False)
+    return joined
+
+
+def _action(work: Work, action: Action) -> exp.Select:
+    enrollment = exp.cast(exp.column("enrollment_id", table="r"), "text")
+    template = work.deployment.templates.get(action.template) if action.template else None
+    return exp.select(
+        "r.*",
+        identity_tree([enrollment, action.step, FIRST_VISIT]).as_("action_id"),
+        _text(action.destination).as_("destination"),
+        _text(template).as_("template_hash"),
+        exp.convert(action.transactional).as_("transactional"),
+    ).from_(action.rows.subquery("r"))
+
+
+def _text(value: str | None) -> exp.Expr:
+    return exp.cast(exp.null(), "text") if value is None else exp.Literal.string(value)
+
+
+def _nothing() -> exp.Select:
+    kinds = {"enrollment_id": "uuid", "contact_id": "text", "key": "text", "ordinal": "int", "step": "text", "kind": "text",
+             "what": "text", "due": "timestamp", "outcome": "text", "payload": "json", "expires_at": "timestamp",
+             "action_id": "uuid", "destination": "text", "template_hash": "text", "transactional": "boolean"}  # fmt: skip
+    return exp.select(*(exp.cast(exp.null(), kind).as_(name) for name, kind in kinds.items())).where(exp.false())
+
+
+_DECISIONS = """
+    CREATE OR REPLACE TEMP TABLE tick_decisions AS
+    SELECT d.*, $seq + row_number() OVER (ORDER BY d.contact_id, d.enrollment_id, d.ordinal, d.place) AS seq
+    FROM (
+        SELECT enrollment_id, contact_id, key, ordinal, 0 AS place, step,
+            CASE WHEN outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind, what, kind AS step_kind, outcome, due,
+            action_id, payload, expires_at, destination, template_hash, transactional
+        FROM tick_actions
+        UNION ALL
+        SELECT enrollment_id, contact_id, key, ordinal, 1, CASE WHEN exit IS NULL THEN position END,
+            CASE WHEN exit IS NULL THEN 'rest' ELSE 'exit' END, NULL, NULL, exit,
+            CASE WHEN exit IS NULL THEN logical_at END, NULL, NULL, NULL, NULL, NULL, NULL
+        FROM tick_moves WHERE moved OR exit IS NOT NULL
+    ) AS d
+"""
+_KINDS = "SELECT outcome, count(*) AS n FROM tick_actions GROUP BY outcome"
+_JOURNAL = """
+    INSERT INTO journal
+    SELECT $tick, d.seq, $tick_at, $workflow, $version, d.enrollment_id, d.contact_id, d.key, d.step, d.kind,
+        CASE WHEN d.step_kind IS NOT NULL THEN d.step_kind || ':' || d.what END, d.outcome, d.due, d.action_id, NULL,
+        CASE WHEN d.step_kind = 'set' THEN d.payload END
+    FROM tick_decisions AS d
+"""
+_OUTBOX = """
+    INSERT INTO outbox
+    SELECT d.action_id, d.enrollment_id, $workflow, $version, d.contact_id, d.key, d.step, 1, d.step_kind, d.what,
+        d.destination, d.template_hash, d.payload, d.due, $tick_at, $tick, d.seq, d.expires_at, d.transactional,
+        'pending', NULL, NULL, 0, NULL, NULL, NULL, $tick_at
+    FROM tick_decisions AS d WHERE d.outcome = 'decided'
+"""
+_LAST_TAGS = """
+    SELECT contact_id, what, step_kind, action_id FROM (
+        SELECT d.contact_id, d.what, d.step_kind, d.action_id,
+            row_number() OVER (PARTITION BY d.contact_id, d.what ORDER BY d.seq DESC) AS place
+        FROM tick_decisions AS d WHERE d.step_kind IN ('tag', 'untag') AND d.outcome = 'ok'
+    ) AS l WHERE l.place = 1
+"""
+_UNTAG = (
+    "DELETE FROM contact_tags WHERE EXISTS (SELECT 1 FROM (" + _LAST_TAGS + ") AS t "
+    "WHERE t.step_kind = 'untag' AND t.contact_id = contact_tags.contact_id AND t.what = contact_tags.tag)"
+)
+_TAG = (
+    "INSERT INTO contact_tags SELECT t.contact_id, t.what, $tick_at, t.action_id FROM (" + _LAST_TAGS + ") AS t "
+    "WHERE t.step_kind = 'tag' AND NOT EXISTS (SELECT 1 FROM contact_tags AS c "
+    "WHERE c.contact_id = t.contact_id AND c.tag = t.what)"
+)
+_LAST_FIELDS = """
+    SELECT contact_id, name, value, action_id FROM (
+        SELECT s.contact_id, s.name, json_extract_string(s.payload, '$."' || s.name || '"') AS value, s.action_id,
+            row_number() OVER (PARTITION BY s.contact_id, s.name ORDER BY s.seq DESC) AS place
+        FROM (
+            SELECT d.contact_id, d.payload, d.action_id, d.seq, unnest(json_keys(d.payload)) AS name
+            FROM tick_decisions AS d WHERE d.step_kind = 'set' AND d.outcome = 'ok'
+        ) AS s
+    ) AS l WHERE l.place = 1
+"""
+_SET_REMOVE = (
+    "DELETE FROM contact_fields WHERE EXISTS (SELECT 1 FROM (" + _LAST_FIELDS + ") AS t "
+    "WHERE t.contact_id = contact_fields.contact_id AND t.name = contact_fields.name)"
+)
+_SET = (
+    "INSERT INTO contact_fields SELECT t.contact_id, t.name, t.value, $tick_at, t.action_id FROM ("
+    + _LAST_FIELDS + ") AS t"
+)  # fmt: skip
+_MOVE = """
+    UPDATE enrollments SET position = m.position, logical_at = m.logical_at,
+        due_at = CASE WHEN m.exit IS NULL THEN m.due_at END, steps = m.steps, moved_tick = $tick, exit = m.exit,
+        exited_at = CASE WHEN m.exit IS NOT NULL THEN $tick_at END
+    FROM tick_moves AS m WHERE enrollments.enrollment_id = m.enrollment_id
+"""

@@ -1,0 +1,88 @@
+"""What a tick evaluates: the plans of every published version that may still act, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlglot import exp
+
+from compiler import frames
+from compiler.catalog import Catalog
+from compiler.plan import EventEntry, Plan
+
+BEGINNING = datetime(1, 1, 1)
+"""Earlier than every event."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The versions of one workflow: `current` admits (None when retired), `plans` finish what they began."""
+
+    name: str
+    current: int | None
+    activated_at: datetime
+    plans: Mapping[int, Plan]
+
+    @property
+    def admitting(self) -> Plan | None:
+        """The plan that admits, None when the workflow is retired."""
+        return self.plans[self.current] if self.current is not None else None
+
+    @property
+    def earliest(self) -> datetime:
+        """The time before which an event is no candidate: activation minus backfill."""
+        plan = self.admitting
+        if plan is None or plan.rules.backfill is None:
+            return BEGINNING
+        try:
+            return self.activated_at - timedelta(seconds=plan.rules.backfill)
+        except OverflowError:
+            return BEGINNING
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Everything published, compiled.
+
+    Attributes:
+        workspace: `<project>/<target>`, part of every identity.
+        schema: of the state tables.
+        catalog: the warehouse's tables and columns.
+        default_zone: IANA name for contacts without a valid zone.
+        workflows: by name.
+        templates: name -> newest published hash.
+    """
+
+    workspace: str
+    schema: str
+    catalog: Catalog
+    default_zone: str
+    workflows: Mapping[str, Deployed]
+    templates: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """All plans, in the order in which they advance: priority, then name, then version."""
+        found = [plan for deployed in self.workflows.values() for plan in deployed.plans.values()]
+        return tuple(sorted(found, key=lambda plan: (-plan.priority, plan.workflow, plan.version)))
+
+    def contact_rows(self) -> exp.Select:
+        """Every contact with all columns that some plan reads."""
+        columns = {column for plan in self.plans for column in plan.contact_columns}
+        return frames.contact_rows(self.catalog, columns, self.default_zone)
+
+    def event_rows(self) -> exp.Select:
+        """Every visible event that some plan looks at."""
+        names = {name for plan in self.plans for name in plan.events}
+        properties = {name: kind for plan in self.plans for name, kind in plan.properties.items()}
+        return frames.event_rows(self.catalog, properties, names=sorted(names) or [""])
+
+    @property
+    def trigger_names(self) -> frozenset[str]:
+        """Event names that some admitting plan is triggered by."""
+        admitting = [deployed.admitting for deployed in self.workflows.values()]
+        return frozenset(
+            name for plan in admitting if plan and isinstance(plan.entry, EventEntry) for name in plan.entry.names
+        )

@@ -1,0 +1,347 @@
+"""The tick: all due work of all workflows in one transaction (architecture §4, §7).
+
+Order: arrivals · goals and exits · admission · goals and exits of who entered · advance · the tick row, last. A workflow
+whose statement fails is set aside and the tick starts again without it; the third time in a row it is quarantined.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlglot import exp
+
+from compiler.errors import PenstockError, StateError
+from compiler.plan import FRAME, SCOPE, AudienceEntry, Plan, Stage
+from flows.engine.admission import admit, find_edges, find_rows, rows_table
+from flows.engine.arrivals import Watermarks, collect
+from flows.engine.clock import Clock
+from flows.engine.crash import crash_point
+from flows.engine.decisions import record
+from flows.engine.deployment import Deployment
+from flows.engine.work import Texts, Work
+from flows.journal.migrations import read_meta
+from flows.journal.tables import StateTables
+from flows.warehouse.base import Warehouse
+
+QUARANTINE_AFTER = 3
+"""A workflow that failed in so many ticks in a row is left out until it is resumed."""
+
+
+@dataclass(frozen=True)
+class TickReport:
+    """What a tick did.
+
+    Attributes:
+        tick: its number.
+        tick_at: its time T, naive UTC.
+        counts: arrivals, entered, refused, exits, due, moved, decided, done, skipped.
+        set_aside: workflow -> why it was left out.
+    """
+
+    tick: int
+    tick_at: datetime
+    counts: dict[str, int]
+    set_aside: dict[str, str] = field(default_factory=dict)
+
+
+class WorkflowFailed(Exception):
+    """A statement of one workflow failed."""
+
+    def __init__(self, workflow: str, error: Exception) -> None:
+        super().__init__(workflow)
+        self.workflow = workflow
+        self.error = error
+
+
+class Evaluator:
+    """Evaluates ticks of one deployment; keeps generated SQL between ticks."""
+
+    def __init__(self, deployment: Deployment, clock: Clock) -> None:
+        self.deployment = deployment
+        self._clock = clock
+        self._texts = Texts()
+
+    def tick(self, warehouse: Warehouse) -> TickReport:
+        """Evaluate everything that is due now and commit it.
+
+        Raises:
+            StateError: the schema holds no state of this workspace.
+            WarehouseError: the warehouse failed outside any workflow.
+        """
+        crash_point("before_tick")
+        state = StateTables(self.deployment.schema)
+        meta = read_meta(warehouse, self.deployment.schema)
+        if meta is None:
+            raise StateError(f"schema {self.deployment.schema} has no state tables", hint="penstock apply")
+        aside: dict[str, str] = dict(self._quarantined(warehouse, state))
+        quarantined = frozenset(aside)
+        while True:
+            try:
+                with warehouse.transaction():
+                    report = self._evaluate(warehouse, str(meta.state_id), aside, quarantined)
+                    crash_point("in_tick")
+                crash_point("after_commit")
+                return report
+            except WorkflowFailed as failed:
+                aside[failed.workflow] = _reason(failed.error)
+
+    def work(self, warehouse: Warehouse, now: datetime) -> Work:
+        """What reads the deployment's conditions outside a tick, at a time that is not before the last tick.
+
+        Raises:
+            StateError: the schema holds no state.
+        """
+        state = StateTables(self.deployment.schema)
+        meta = read_meta(warehouse, self.deployment.schema)
+        if meta is None:
+            raise StateError(f"schema {self.deployment.schema} has no state tables", hint="penstock apply")
+        last = warehouse.rows(state.statement(warehouse, "SELECT max(tick) AS tick, max(tick_at) AS tick_at FROM ticks"))[0]
+        return Work(warehouse, self.deployment, self._texts, last["tick"] or 0, max(now, last["tick_at"] or now),
+                    str(meta.state_id))  # fmt: skip
+
+    def _quarantined(self, warehouse: Warehouse, state: StateTables) -> Iterable[tuple[str, str]]:
+        for row in warehouse.rows(state.statement(warehouse, _QUARANTINED)):
+            yield row["scope"].removeprefix("workflow:"), "quarantined"
+
+    def _evaluate(
+        self, warehouse: Warehouse, address_key: str, aside: dict[str, str], quarantined: frozenset[str]
+    ) -> TickReport:
+        state = StateTables(self.deployment.schema)
+        last = warehouse.rows(state.statement(warehouse, "SELECT * FROM ticks ORDER BY tick DESC LIMIT 1"))
+        now = self._clock.now()
+        tick_at = max(now, last[0]["tick_at"]) if last else now
+        number = last[0]["tick"] + 1 if last else 1
+        before = Watermarks.of(json.loads(last[0]["watermarks"]) if last and last[0]["watermarks"] else None)
+        deployment = _without(self.deployment, aside)
+        work = Work(warehouse, deployment, self._texts, number, tick_at, address_key)
+        after = _Tick(work, before).run()
+        for workflow, why in sorted(aside.items()):
+            if workflow not in quarantined:
+                work.journal(_ASIDE, workflow=workflow, why=why)
+                self._quarantine(work, workflow)
+        evaluated = after.started | frozenset(deployment.workflows)
+        watermarks = Watermarks(after.model, after.own, evaluated)
+        work.run(_TICK_ROW, watermarks=json.dumps(watermarks.as_json()), counts=json.dumps(work.counts), started_at=now,
+                 finished_at=self._clock.now(), fence=_fence(work))  # fmt: skip
+        return TickReport(number, tick_at, work.counts, dict(aside))
+
+    def _quarantine(self, work: Work, workflow: str) -> None:
+        failures = work.number(_FAILURES, workflow=workflow, since=work.tick - QUARANTINE_AFTER)
+        if failures >= QUARANTINE_AFTER:
+            work.run(_QUARANTINE, scope=f"workflow:{workflow}", because=f"failed in {QUARANTINE_AFTER} ticks in a row")
+
+
+class _Tick:
+    """The steps of one tick, in order."""
+
+    def __init__(self, work: Work, before: Watermarks) -> None:
+        self.work = work
+        self.before = before
+        self.arrived: frozenset[str] = frozenset()
+
+    def run(self) -> Watermarks:
+        work, started = self.work, self.before.started
+        after, arrived = collect(work, self.before)
+        self.arrived = frozenset(arrived)
+        work.count("arrivals", sum(arrived.values()))
+        self._guarded("", lambda: find_edges(work, started))
+        row_tables = [
+            rows_table(deployed.admitting)
+            for deployed in work.deployment.workflows.values()
+            if deployed.admitting and self._guarded(deployed.name, lambda d=deployed: find_rows(work, d, started))
+        ]
+        self._share(row_tables)
+        due = self._due()
+        plans = work.deployment.plans
+        for plan in plans:
+            if plan.exits is not None and self._concerned(plan, due):
+                self._guarded(plan.workflow, lambda p=plan: self._exits(p, _ACTIVE))
+        for deployed in work.deployment.workflows.values():
+            entered = self._guarded(deployed.name, lambda d=deployed: admit(work, d, self.arrived, started))
+            admitting = deployed.admitting
+            if entered and admitting is not None:
+                due[(admitting.workflow, admitting.version)] = due.get((admitting.workflow, admitting.version), 0) + entered
+                if admitting.exits is not None:
+                    self._guarded(deployed.name, lambda p=admitting: self._exits(p, _ENTERED))
+        for plan in plans:
+            if self._due_or_woken(plan, due):
+                self._guarded(plan.workflow, lambda p=plan: self._advance(p))
+        return after
+
+    def _guarded(self, workflow: str, step: Any) -> Any:
+        try:
+            return step()
+        except PenstockError as error:
+            if not workflow:
+                raise
+            raise WorkflowFailed(workflow, error) from error
+
+    # ------------------------------------------------------------ what the workflows share
+
+    def _share(self, row_tables: list[str]) -> None:
+        """Tables of this tick: the contacts concerned, with their columns, and their events."""
+        work = self.work
+        work.run(_CONCERNED)
+        for table in row_tables:
+            work.run(f"INSERT INTO tick_concerned SELECT contact_id FROM {table}")
+        watching = [plan for plan in work.deployment.plans if plan.exits is not None and plan.watches_state]
+        for plan in watching:
+            work.run(_CONCERNED_ACTIVE, workflow=plan.workflow, version=plan.version)
+        share_contacts(work)
+
+    def _due(self) -> dict[tuple[str, int], int]:
+        rows = self.work.rows(_DUE)
+        return {(row["workflow"], row["version"]): row["n"] for row in rows}
+
+    def _due_or_woken(self, plan: Plan, due: dict[tuple[str, int], int]) -> bool:
+        return bool(due.get((plan.workflow, plan.version))) or bool(plan.wakes & self.arrived)
+
+    def _concerned(self, plan: Plan, due: dict[tuple[str, int], int]) -> bool:
+        return plan.watches_state or self._due_or_woken(plan, due)
+
+    # ------------------------------------------------------------ one plan
+
+    def _scope(self, plan: Plan, which: str) -> int:
+        work = self.work
+        work.run(which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=plan.watches_state)
+        return work.number("SELECT count(*) FROM tick_scope")
+
+    def _exits(self, plan: Plan, which: str) -> None:
+        work = self.work
+        if plan.exits is None or not self._scope(plan, which):
+            return
+        work.make("tick_exits", plan.exits, plan.workflow, str(plan.version))
+        if not work.number("SELECT count(*) FROM tick_exits"):
+            return
+        left = work.journal(_EXIT_JOURNAL, workflow=plan.workflow, version=plan.version)
+        work.run(_EXIT)
+        work.count("exits", left)
+
+    def _advance(self, plan: Plan) -> None:
+        work = self.work
+        due = self._scope(plan, _DUE_SCOPE)
+        if not due:
+            return
+        work.count("due", due)
+        key = (plan.workflow, str(plan.version))
+        work.make(FRAME, plan.frame, *key)
+        reached: list[tuple[Stage, list[int]]] = []
+        for stage in plan.stages:
+            work.make(stage.name, stage.query, *key)
+            reached.append((stage, self._reached(plan, stage)))
+        record(work, plan, reached)
+
+    def _reached(self, plan: Plan, stage: Stage) -> list[int]:
+        """Indexes of the stage's actions that somebody reached."""
+        if not stage.actions:
+            return []
+        counts = exp.select(
+            *(exp.Count(this=exp.column(f"a{action.index}")).as_(f"a{action.index}") for action in stage.actions)
+        ).from_(stage.name)
+        text = self.work.texts.text(("reached", plan.workflow, str(plan.version), stage.name), counts, self.work.warehouse)
+        row = self.work.warehouse.rows(text)[0]
+        return [action.index for action in stage.actions if row[f"a{action.index}"]]
+
+
+def share_contacts(work: Work) -> None:
+    """Make `tick_contacts` and `tick_events` of the contacts in `tick_concerned`."""
+    deployment = work.deployment
+    names = [f"{plan.workflow}:{plan.version}" for plan in deployment.plans]
+    restricted = exp.In(
+        this=exp.column("contact_id", table="c"), query=exp.Subquery(this=exp.select("contact_id").from_("tick_concerned"))
+    )
+    work.make("tick_contacts", lambda: exp.select("c.*").from_(deployment.contact_rows().subquery("c")).where(restricted.copy()),
+              *names)  # fmt: skip
+    work.make("tick_events", lambda: _concerned_events(deployment, restricted), *names)
+
+
+def _concerned_events(deployment: Deployment, restricted: exp.Expr) -> exp.Expr:
+    rows = deployment.event_rows()
+    inside = restricted.copy()
+    inside.this.set("table", exp.to_identifier("e"))
+    return rows.where(inside)
+
+
+def _without(deployment: Deployment, aside: Iterable[str]) -> Deployment:
+    names = set(aside)
+    if not names:
+        return deployment
+    kept = {name: deployed for name, deployed in deployment.workflows.items() if name not in names}
+    return Deployment(deployment.workspace, deployment.schema, deployment.catalog, deployment.default_zone, kept,
+                      deployment.templates)  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    code = getattr(error, "code", "E000")
+    return f"{code} {str(error).splitlines()[0][:300]}"
+
+
+def _fence(work: Work) -> int:
+    return work.number("SELECT coalesce(max(fence), 0) FROM lease")
+
+
+_SCOPE_COLUMNS = """
+    CREATE OR REPLACE TEMP TABLE tick_scope AS
+    SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, n.entry, n.entry_at, n.position, n.logical_at, n.due_at,
+        n.steps
+    FROM enrollments AS n
+    WHERE n.workflow = $workflow AND n.version = $version AND n.exit IS NULL
+"""
+_WOKEN = """
+    (n.due_at <= $tick_at OR n.contact_id IN (SELECT a.contact_id FROM tick_arrivals AS a WHERE list_contains($wakes, a.name)))
+"""
+_ACTIVE = _SCOPE_COLUMNS + " AND ($every OR " + _WOKEN + ")"
+_ENTERED = _SCOPE_COLUMNS + " AND n.entered_tick = $tick"
+_DUE_SCOPE = _SCOPE_COLUMNS + " AND " + _WOKEN
+_CONCERNED = """
+    CREATE OR REPLACE TEMP TABLE tick_concerned AS
+    SELECT contact_id FROM enrollments WHERE exit IS NULL AND due_at <= $tick_at
+    UNION SELECT contact_id FROM tick_arrivals
+    UNION SELECT contact_id FROM tick_edges
+"""
+_CONCERNED_ACTIVE = """
+    INSERT INTO tick_concerned
+    SELECT n.contact_id FROM enrollments AS n WHERE n.workflow = $workflow AND n.version = $version AND n.exit IS NULL
+"""
+_DUE = """
+    SELECT workflow, version, count(*) AS n FROM enrollments WHERE exit IS NULL AND due_at <= $tick_at
+    GROUP BY workflow, version
+"""
+_EXIT_JOURNAL = """
+    SELECT $workflow AS workflow, $version AS version, x.enrollment_id, x.contact_id, x.key, NULL AS step,
+        'exit' AS kind, NULL AS what, x.reason AS outcome, NULL AS due, NULL AS action_id, NULL AS cause, NULL AS details
+    FROM tick_exits AS x
+"""
+_EXIT = """
+    UPDATE enrollments SET exit = x.reason, exited_at = $tick_at, moved_tick = $tick, due_at = NULL
+    FROM tick_exits AS x WHERE enrollments.enrollment_id = x.enrollment_id
+"""
+_ASIDE = """
+    SELECT $workflow AS workflow, NULL AS version, NULL AS enrollment_id, NULL AS contact_id, NULL AS key, NULL AS step,
+        'workflow' AS kind, NULL AS what, 'set_aside' AS outcome, NULL AS due, NULL AS action_id, $why AS cause,
+        NULL AS details
+"""
+_TICK_ROW = """
+    INSERT INTO ticks
+    SELECT $tick, $tick_at, $fence, $watermarks, $counts,
+        (SELECT md5(coalesce(string_agg(concat_ws('|', j.seq, j.enrollment_id, j.step, j.kind, j.outcome), ';' ORDER BY j.seq), ''))
+         FROM journal AS j WHERE j.tick = $tick),
+        $started_at, $finished_at
+"""
+_FAILURES = """
+    SELECT count(DISTINCT tick) FROM journal
+    WHERE kind = 'workflow' AND outcome = 'set_aside' AND workflow = $workflow AND tick > $since
+"""
+_QUARANTINE = """
+    INSERT INTO controls SELECT uuid(), $scope, 'quarantine', 'penstock', $because, $tick_at
+"""
+_QUARANTINED = """
+    SELECT scope FROM (
+        SELECT scope, action, row_number() OVER (PARTITION BY scope ORDER BY created_at DESC, control_id DESC) AS place
+        FROM controls WHERE scope LIKE 'workflow:%' AND action IN ('quarantine', 'resume')
+    ) AS c WHERE c.place = 1 AND c.action = 'quarantine'
+"""

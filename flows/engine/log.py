@@ -1,0 +1,99 @@
+"""The public log: journal rows as the lines of language §8, in the order of the simulation format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flows.journal.tables import StateTables
+from flows.warehouse.base import Warehouse
+
+_DASH = "-"
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One row of the log; `contact` with its entry key in brackets, `step` None where there is none."""
+
+    executed_at: datetime
+    due: datetime | None
+    workflow: str
+    contact: str
+    step: str | None
+    outcome: str
+
+    def text(self, *, prefix: bool) -> str:
+        """`executed_at | due | contact[key] | step | outcome`; `prefix` puts the workflow before the contact."""
+        contact = f"{self.workflow}/{self.contact}" if prefix else self.contact
+        due = _moment(self.due) if self.due is not None else _DASH
+        return " | ".join((_moment(self.executed_at), due, contact, self.step or _DASH, self.outcome))
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as plain values."""
+        return {"executed_at": _moment(self.executed_at), "due": _moment(self.due) if self.due else None,
+                "workflow": self.workflow, "contact": self.contact, "step": self.step, "outcome": self.outcome}  # fmt: skip
+
+
+def _moment(moment: datetime) -> str:
+    if moment.second or moment.microsecond:
+        return moment.isoformat(timespec="seconds") + "Z"
+    return moment.strftime("%Y-%m-%dT%H:%MZ")
+
+
+def log_rows(
+    warehouse: Warehouse, schema: str, *, workflow: str | None = None, contact: str | None = None,
+    step: str | None = None, since: datetime | None = None, limit: int | None = None,
+) -> list[LogRow]:  # fmt: skip
+    """The log, oldest first; with `limit` the newest rows.
+
+    Inside a tick: exits by goal, entries, exits of who entered, then each contact's steps along its path; a delivery
+    stands at the place of its step when it was final in the tick that decided it.
+    """
+    state = StateTables(schema)
+    text = _LOG if limit is None else _LOG + " LIMIT $limit"
+    given = {"workflow": workflow, "contact": contact, "step": step, "since": since, "limit": limit}
+    rows = warehouse.rows(state.statement(warehouse, text), given)
+    return [
+        LogRow(row["executed_at"], row["due"], row["workflow"], _contact(row), row["step"], _outcome(row)) for row in rows
+    ]
+
+
+def _contact(row: dict[str, Any]) -> str:
+    return row["contact_id"] if row["key"] is None else f"{row['contact_id']}[{row['key']}]"
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    match row["kind"]:
+        case "enter":
+            return "enter"
+        case "exit" | "rejected":
+            return f"{row['kind']} {row['outcome']}"
+        case _:
+            return f"{row['what']} {row['outcome']}"
+
+
+_LOG = """
+    SELECT l.executed_at, CASE WHEN l.kind = 'exit' THEN NULL ELSE l.due END AS due, l.workflow, l.contact_id, l.key,
+        CASE WHEN l.kind IN ('action', 'delivery') THEN l.step END AS step, l.kind, l.what, l.outcome
+    FROM (
+        SELECT j.*, i.seq AS decided_seq, i.executed_at AS decided_at,
+            min(CASE WHEN j.kind IN ('enter', 'rejected') THEN j.seq END) OVER (PARTITION BY j.tick) AS first_entry
+        FROM journal AS j
+        LEFT JOIN (SELECT action_id, seq, executed_at FROM journal WHERE kind = 'intent') AS i
+            ON j.kind = 'delivery' AND i.action_id = j.action_id
+        WHERE j.kind IN ('enter', 'exit', 'rejected', 'action', 'delivery')
+    ) AS l
+    WHERE ($workflow IS NULL OR l.workflow = $workflow) AND ($contact IS NULL OR l.contact_id = $contact)
+        AND ($step IS NULL OR l.step = $step) AND ($since IS NULL OR l.executed_at >= $since)
+    ORDER BY l.executed_at,
+        CASE
+            WHEN l.kind = 'delivery' AND l.decided_at < l.executed_at THEN 4
+            WHEN l.kind IN ('enter', 'rejected') THEN 1
+            WHEN l.kind = 'exit' AND l.outcome IN ('goal', 'exit_when', 'left_audience', 'expired')
+                THEN CASE WHEN l.seq < l.first_entry OR l.first_entry IS NULL THEN 0 ELSE 2 END
+            ELSE 3
+        END,
+        l.workflow, l.contact_id, l.key,
+        CASE WHEN l.decided_at = l.executed_at THEN l.decided_seq ELSE l.seq END, l.seq
+"""

@@ -1,0 +1,101 @@
+"""Reading goals, consent and the model again when intents are claimed (language §4, "Decide and deliver")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from compiler.plan import Plan
+from flows.engine.evaluator import Evaluator, share_contacts
+from flows.engine.intents import MESSAGES, Recheck
+from flows.engine.work import Work
+from flows.warehouse.base import Warehouse
+
+WITHDRAWING = ("goal", "exit_when", "left_audience", "expired", "merged", "step_removed", "error")
+"""Exits after which nothing decided before is performed; `completed` and an `exit` step withdraw nothing."""
+
+
+def rechecker(evaluator: Evaluator) -> Recheck:
+    """The recheck of a deployment: an exit that came since, a goal that holds now, or what forbids a message."""
+
+    def recheck(warehouse: Warehouse, action_ids: Sequence[str], now: datetime) -> Mapping[str, str]:
+        if not action_ids:
+            return {}
+        return _withdrawn(evaluator.work(warehouse, now), list(action_ids))
+
+    return recheck
+
+
+def _withdrawn(work: Work, action_ids: list[str]) -> dict[str, str]:
+    work.run(_CLAIMED, ids=action_ids)
+    work.run(_CONCERNED)
+    share_contacts(work)
+    found: dict[str, str] = {}
+    versions = {(row["workflow"], row["version"]) for row in work.rows(_VERSIONS)}
+    for plan in work.deployment.plans:
+        if (plan.workflow, plan.version) in versions:
+            _by_consent(work, plan, found)
+            _by_exit(work, plan, found)
+    for row in work.rows(_EXITED, reasons=list(WITHDRAWING)):
+        found[row["action_id"]] = row["exit"]
+    for row in work.rows(_FORBIDDEN, messages=list(MESSAGES)):
+        found.setdefault(row["action_id"], row["reason"])
+    return found
+
+
+def _by_exit(work: Work, plan: Plan, found: dict[str, str]) -> None:
+    if plan.exits is None:
+        return
+    work.run(_SCOPE, workflow=plan.workflow, version=plan.version)
+    work.make("tick_exits", plan.exits, plan.workflow, str(plan.version))
+    found.update({row["action_id"]: row["reason"] for row in work.rows(_LEAVING)})
+
+
+def _by_consent(work: Work, plan: Plan, found: dict[str, str]) -> None:
+    if plan.refusing is None:
+        return
+    work.make("tick_refusing", plan.refusing, plan.workflow, str(plan.version))
+    for row in work.rows(_REFUSED, workflow=plan.workflow, version=plan.version, messages=list(MESSAGES)):
+        found.setdefault(row["action_id"], "no_consent")
+
+
+_CLAIMED = """
+    CREATE OR REPLACE TEMP TABLE tick_claimed AS
+    SELECT CAST(o.action_id AS TEXT) AS action_id, o.enrollment_id, o.workflow, o.version, o.contact_id, o.kind,
+        o.transactional, o.payload ->> '$.step.group' AS message_group, n.exit
+    FROM outbox AS o LEFT JOIN enrollments AS n ON n.enrollment_id = o.enrollment_id
+    WHERE list_contains($ids, CAST(o.action_id AS TEXT))
+"""
+_CONCERNED = """
+    CREATE OR REPLACE TEMP TABLE tick_concerned AS SELECT DISTINCT contact_id FROM tick_claimed
+"""
+_VERSIONS = "SELECT DISTINCT workflow, version FROM tick_claimed"
+_SCOPE = """
+    CREATE OR REPLACE TEMP TABLE tick_scope AS
+    SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, n.entry, n.entry_at, n.position, n.logical_at, n.due_at,
+        n.steps
+    FROM enrollments AS n
+    WHERE n.workflow = $workflow AND n.version = $version
+        AND n.enrollment_id IN (SELECT enrollment_id FROM tick_claimed)
+"""
+_LEAVING = """
+    SELECT c.action_id, x.reason FROM tick_claimed AS c JOIN tick_exits AS x ON x.enrollment_id = c.enrollment_id
+"""
+_REFUSED = """
+    SELECT c.action_id FROM tick_claimed AS c JOIN tick_refusing AS r ON r.contact_id = c.contact_id
+    WHERE c.workflow = $workflow AND c.version = $version AND list_contains($messages, c.kind)
+"""
+_EXITED = "SELECT action_id, exit FROM tick_claimed WHERE list_contains($reasons, exit)"
+_FORBIDDEN = """
+    SELECT f.action_id, f.reason FROM (
+        SELECT k.action_id,
+            CASE
+                WHEN c.m_bounced THEN 'bounced'
+                WHEN trim(coalesce(c.m_email, '')) = '' THEN 'no_address'
+                WHEN NOT k.transactional AND c.m_unsubscribed THEN 'unsubscribed'
+                WHEN NOT k.transactional AND list_contains(c.m_groups, k.message_group) THEN 'unsubscribed_group'
+            END AS reason
+        FROM tick_claimed AS k LEFT JOIN tick_contacts AS c ON c.contact_id = k.contact_id
+        WHERE list_contains($messages, k.kind)
+    ) AS f WHERE f.reason IS NOT NULL
+"""

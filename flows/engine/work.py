@@ -1,0 +1,95 @@
+"""One tick's hand tools: run a statement with the tick's parameters, cache its text, count on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlglot import exp
+
+from flows.engine.deployment import Deployment
+from flows.journal.tables import StateTables
+from flows.warehouse.base import Warehouse
+
+
+class Texts:
+    """Generated SQL of a deployment's trees; one per process and deployment, so that a tick generates nothing."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, ...], str] = {}
+
+    def text(self, key: tuple[str, ...], tree: exp.Expr | Any, warehouse: Warehouse) -> str:
+        """The text of a tree known by a key; `tree` is called when it is a function and the text is not known."""
+        found = self._texts.get(key)
+        if found is None:
+            found = self._texts[key] = warehouse.sql(tree() if callable(tree) else tree)
+        return found
+
+
+@dataclass
+class Work:
+    """The state of one tick while it is evaluated."""
+
+    warehouse: Warehouse
+    deployment: Deployment
+    texts: Texts
+    tick: int
+    tick_at: datetime
+    address_key: str
+    seq: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.state = StateTables(self.deployment.schema)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What every statement may name."""
+        return {"tick": self.tick, "tick_at": self.tick_at, "address_key": self.address_key, "seq": self.seq}
+
+    def run(self, text: str, **parameters: Any) -> int:
+        """Run a statement written over state tables and temporary tables; gives the rows changed."""
+        return self.warehouse.execute(self.state.statement(self.warehouse, text), {**self.parameters, **parameters})
+
+    def rows(self, text: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Run a small query."""
+        return self.warehouse.rows(self.state.statement(self.warehouse, text), {**self.parameters, **parameters})
+
+    def number(self, text: str, **parameters: Any) -> int:
+        """The one number a query gives."""
+        return int(next(iter(self.rows(text, **parameters)[0].values())) or 0)
+
+    def make(self, table: str, tree: exp.Expr | Any, *key: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Make a temporary table of a query; its text is cached under table and key."""
+
+        def create() -> exp.Expr:
+            query = tree() if callable(tree) else tree
+            return exp.Create(
+                this=exp.to_table(table), kind="TABLE", replace=True, expression=query,
+                properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
+            )  # fmt: skip
+
+        text = self.texts.text((table, *key), create, self.warehouse)
+        self.warehouse.execute(text, {**self.parameters, **(parameters or {})})
+
+    def journal(self, rows: str, order: str = "contact_id, enrollment_id", **parameters: Any) -> int:
+        """Append journal rows; `rows` selects workflow, version, enrollment_id, contact_id, key, step, kind, what,
+        outcome, due, action_id, cause, details."""
+        written = self.run(_JOURNAL.replace("/*order*/", order).replace("/*rows*/", rows), **parameters)
+        self.seq += written
+        return written
+
+    def count(self, what: str, amount: int) -> None:
+        """Add to the tick's counts."""
+        if amount:
+            self.counts[what] = self.counts.get(what, 0) + amount
+
+
+_JOURNAL = """
+    INSERT INTO journal
+    SELECT $tick, $seq + row_number() OVER (ORDER BY /*order*/), $tick_at, workflow, version, enrollment_id, contact_id,
+        key, step, kind, what, outcome, due, action_id, cause, details
+    FROM (/*rows*/) AS r
+"""
