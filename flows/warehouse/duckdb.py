@@ -32,7 +32,7 @@ _SETTINGS: Mapping[str, str] = {
     "TimeZone": "UTC",
 }
 _HOLDER = re.compile(r"held in (?P<command>.*?) \(PID (?P<pid>\d+)\)")
-_QUOTED = re.compile(r"'[^']*'")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # Messages of these classes quote values of rows, which may be personal data.
 _QUOTING = (
     duckdb.ConversionException, duckdb.ConstraintException, duckdb.OutOfRangeException, duckdb.InvalidInputException,
