@@ -20,9 +20,10 @@ _LOGGED = ("stale_trigger", "entry_cap", "paused")
 """Refusals that are rows of the public log; the others only `explain` knows."""
 
 
-def find_edges(work: Work, started: frozenset[str]) -> None:
-    """Evaluate audience triggers, update `audience_members`, and fill `tick_edges` (workflow, contact_id, edge)."""
+def find_edges(work: Work, started: frozenset[str]) -> int:
+    """Evaluate audience triggers, update `audience_members`, fill `tick_edges` (workflow, contact_id, edge); gives their number."""
     work.run("CREATE OR REPLACE TEMP TABLE tick_edges (workflow TEXT, contact_id TEXT, edge BIGINT)")
+    found = 0
     for deployed in work.deployment.workflows.values():
         plan = deployed.admitting
         if plan is None or not isinstance(plan.entry, AudienceEntry):
@@ -32,19 +33,23 @@ def find_edges(work: Work, started: frozenset[str]) -> None:
         if first and plan.rules.backfill == 0:
             work.run(_BASELINE, workflow=deployed.name)
             continue
-        work.run(_EDGES, workflow=deployed.name)
+        edges = work.run(_EDGES, workflow=deployed.name)
         work.run(_LEFT, workflow=deployed.name)
-        work.run(_BACK, workflow=deployed.name)
-        work.run(_NEW_MEMBERS, workflow=deployed.name)
+        if edges:
+            work.run(_BACK, workflow=deployed.name)
+            work.run(_NEW_MEMBERS, workflow=deployed.name)
+        found += edges
+    return found
 
 
-def find_rows(work: Work, deployed: Deployed, started: frozenset[str]) -> bool:
-    """Fill `tick_rows_<workflow>` with new keys of a model trigger; False when the workflow has none."""
+def find_rows(work: Work, deployed: Deployed) -> str | None:
+    """The temporary table filled with new keys of a model trigger; None when there are none."""
     plan = deployed.admitting
     if plan is None or not isinstance(plan.entry, ModelEntry):
-        return False
-    work.make(rows_table(plan), plan.entry.rows, str(plan.version), parameters={"earliest": deployed.earliest})
-    return True
+        return None
+    table = rows_table(plan)
+    given = {"earliest": deployed.earliest}
+    return table if work.make(table, plan.entry.rows, str(plan.version), parameters=given) else None
 
 
 def rows_table(plan: Plan) -> str:
@@ -55,23 +60,26 @@ def rows_table(plan: Plan) -> str:
 def admit(work: Work, deployed: Deployed, arrived: frozenset[str], started: frozenset[str]) -> int:
     """Admit the candidates of one workflow; gives the number of new enrollments."""
     plan = deployed.admitting
-    if plan is None or not _gather(work, deployed, plan, arrived, started):
-        return 0
+    waiting = _gather(work, deployed, plan, arrived, started) if plan is not None else 0
     entered = 0
-    while work.number("SELECT count(*) FROM tick_candidates"):
+    while plan is not None and waiting:
         entered += _round(work, deployed, plan)
+        waiting = work.number("SELECT count(*) FROM tick_candidates") if waiting > 1 else 0
     work.count("entered", entered)
     return entered
 
 
-def _gather(work: Work, deployed: Deployed, plan: Plan, arrived: frozenset[str], started: frozenset[str]) -> bool:
+def _gather(work: Work, deployed: Deployed, plan: Plan, arrived: frozenset[str], started: frozenset[str]) -> int:
+    """Fill `tick_candidates`; gives their number."""
     fresh = deployed.name not in started
     match plan.entry:
         case EventEntry():
             if not fresh and not plan.trigger_events & arrived:
-                return False
+                return 0
             query: Any = plan.entry.query
         case ModelEntry():
+            if not work.warehouse.relation_exists(("temp", rows_table(plan))):
+                return 0
             query = plan.entry.query.copy().transform(_renamed(plan))
         case AudienceEntry():
             query = _edge_candidates()
@@ -85,11 +93,11 @@ def _gather(work: Work, deployed: Deployed, plan: Plan, arrived: frozenset[str],
     unseen = exp.select("n.*").from_(identified.subquery("n")).where(
         exp.Not(this=exp.In(this=exp.column("candidate_id", table="n"), query=exp.Subquery(this=known)))
     )  # fmt: skip
-    work.make(CANDIDATES, unseen, plan.workflow, str(plan.version),
-              parameters={"fresh": fresh, "workflow": plan.workflow})  # fmt: skip
-    if fresh:
-        work.run("DELETE FROM tick_candidates WHERE candidate_at < $earliest", earliest=deployed.earliest)
-    return True
+    found = work.make(CANDIDATES, unseen, plan.workflow, str(plan.version),
+                      parameters={"fresh": fresh, "workflow": plan.workflow})  # fmt: skip
+    if fresh and found:
+        found -= work.run("DELETE FROM tick_candidates WHERE candidate_at < $earliest", earliest=deployed.earliest)
+    return found
 
 
 def _renamed(plan: Plan) -> Any:

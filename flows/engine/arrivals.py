@@ -14,8 +14,8 @@ from typing import Any
 from sqlglot import exp
 
 from compiler import frames
-from compiler.plan import AudienceEntry, EventEntry
-from flows.engine.deployment import BEGINNING
+from compiler.plan import EventEntry
+from flows.engine.deployment import BEGINNING, Deployed
 from flows.engine.work import Work
 
 KEEP_SEEN = timedelta(days=30)
@@ -44,32 +44,40 @@ class Watermarks:
         return {"model": model, "own": self.own, "started": sorted(self.started)}
 
 
-def collect(work: Work, before: Watermarks) -> tuple[Watermarks, dict[str, int]]:
-    """Fill `tick_arrivals` and remember what was seen; gives the new watermarks and arrivals per event name."""
-    deployment = work.deployment
-    overlap = timedelta(seconds=deployment.catalog.events.overlap_seconds)
+def collect(work: Work, before: Watermarks, pending: bool) -> tuple[Watermarks, dict[str, int]]:
+    """Fill `tick_arrivals` and remember what was seen; gives the new watermarks and arrivals per event name.
+
+    `pending`: `event_seen` holds events that wait for their time or their contact.
+    """
+    overlap = timedelta(seconds=work.deployment.catalog.events.overlap_seconds)
     first = before.model is None and not before.started
     since = BEGINNING if before.model is None else max(before.model - overlap, BEGINNING)
-    newest = work.warehouse.rows(work.texts.text(("newest",), lambda: _newest(work), work.warehouse), work.parameters)[0]
-    after = Watermarks(newest["model"] or before.model, newest["own"] or before.own, before.started)
-    if first:
-        since = max((after.model or BEGINNING) - overlap, BEGINNING) if after.model else BEGINNING
-    work.make("tick_window", lambda: _window(work), parameters={"since": since, "own": 0 if first else before.own})
-    pending = work.number("SELECT count(*) FROM event_seen WHERE arrived_tick IS NULL AND event_time <= $tick_at")
-    work.make("tick_matured", lambda: _matured(work), "some" if pending else "none",
-              parameters={"pending": bool(pending)})  # fmt: skip
-    work.make("tick_arrivals", lambda: _arrivals(work), parameters={"first": first})
+    after = _newest(work, before, since) if first else before
+    if first and after.model is not None:
+        since = max(after.model - overlap, BEGINNING)
+    seen = work.make("tick_window", lambda: _window(work), parameters={"since": since, "own": 0 if first else before.own})
+    fresh = _fresh(work, before)
+    if not seen and not pending and not fresh:
+        work.run(_NO_ARRIVALS)
+        return after, {}
     if not first:
-        work.run(_SEE)
-        if pending:
-            work.run(_MATURE)
-    else:
-        work.run(_SEE_FIRST)
-    work.run("DELETE FROM event_seen WHERE seen_tick < $tick AND coalesce(loaded_at, event_time) < $old",
-             old=_forget(after, overlap))  # fmt: skip
-    _add_fresh(work, after)
+        after = _newest(work, before, since)
+    work.make("tick_matured", lambda: _matured(work), parameters={"pending": pending})
+    work.make("tick_arrivals", lambda: _arrivals(work), parameters={"first": first})
+    work.run(_SEE_FIRST if first else _SEE)
+    if pending:
+        work.run(_MATURE)
+    work.run(_FORGET, old=_forget(after, overlap))
+    _add_fresh(work, fresh)
     found = work.rows("SELECT name, count(*) AS n FROM tick_arrivals GROUP BY name")
     return after, {row["name"]: row["n"] for row in found}
+
+
+def _newest(work: Work, before: Watermarks, since: datetime) -> Watermarks:
+    text = work.texts.text(("newest",), lambda: _newest_rows(work), work.warehouse)
+    newest = work.warehouse.rows(text, {**work.parameters, "since": since, "own": before.own})[0]
+    models = [moment for moment in (before.model, newest["model"]) if moment is not None]
+    return Watermarks(max(models, default=None), max(before.own, newest["own"] or 0), before.started)
 
 
 def _forget(after: Watermarks, overlap: timedelta) -> datetime:
@@ -78,24 +86,25 @@ def _forget(after: Watermarks, overlap: timedelta) -> datetime:
     return max(after.model - max(KEEP_SEEN, overlap), BEGINNING)
 
 
-def _newest(work: Work) -> exp.Expr:
-    rows = frames.event_rows(work.deployment.catalog, {}, unique=False, ahead=True)
-    source = exp.column("source", table="e")
-    return exp.select(
-        exp.Max(this=exp.Case(ifs=[exp.If(this=source.eq("model"), true=exp.column("loaded_at", table="e"))])).as_("model"),
-        exp.Max(this=exp.column("seq", table="e")).as_("own"),
-    ).from_(rows.subquery("e"))  # fmt: skip
+def _newest_rows(work: Work) -> exp.Expr:
+    rows = frames.event_rows(work.deployment.catalog, {}, unique=False, ahead=True).where(_unread())
+    loaded = exp.Case(ifs=[exp.If(this="e.source = 'model'", true=exp.column("loaded_at", table="e"))])
+    return exp.select(exp.Max(this=loaded).as_("model"), exp.Max(this=exp.column("seq", table="e")).as_("own")).from_(
+        rows.subquery("e")
+    )
+
+
+def _unread() -> exp.Expr:
+    loaded = exp.and_("e.source = 'model'", exp.GT(this=frames.event("loaded_at"), expression=exp.Placeholder(this="since")))
+    own = exp.and_("e.source = 'penstock'", exp.GT(this=frames.event("seq"), expression=exp.Placeholder(this="own")))
+    return exp.or_(loaded, own)
 
 
 def _window(work: Work) -> exp.Expr:
     """Rows not seen before: loaded after the watermark minus overlap, or with a higher seq."""
     rows = frames.event_rows(work.deployment.catalog, {}, entry=True, unique=False, ahead=True)
-    loaded = exp.and_("e.source = 'model'", exp.GT(this=frames.event("loaded_at"), expression=exp.Placeholder(this="since")))
-    own = exp.and_("e.source = 'penstock'", exp.GT(this=frames.event("seq"), expression=exp.Placeholder(this="own")))
-    seen = exp.select("1").from_(exp.alias_(work.state["event_seen"], "s", table=True)).where(
-        "s.event_id = e.event_id"
-    )  # fmt: skip
-    return frames.first_of_each(rows.where(exp.or_(loaded, own)).where(exp.Not(this=exp.Exists(this=seen))))
+    seen = exp.select("1").from_(exp.alias_(work.state["event_seen"], "s", table=True)).where("s.event_id = e.event_id")
+    return frames.first_of_each(rows.where(_unread()).where(exp.Not(this=exp.Exists(this=seen))))
 
 
 def _matured(work: Work) -> exp.Expr:
@@ -121,12 +130,15 @@ def _arrivals(work: Work) -> exp.Expr:
     return rows.where(exp.Not(this=exp.Placeholder(this="first")))
 
 
-def _add_fresh(work: Work, after: Watermarks) -> None:
-    """History for event workflows that are evaluated for the first time."""
-    fresh = [
+def _fresh(work: Work, before: Watermarks) -> list[Deployed]:
+    return [
         deployed for deployed in work.deployment.workflows.values()
-        if deployed.name not in after.started and deployed.admitting and isinstance(deployed.admitting.entry, EventEntry)
+        if deployed.name not in before.started and deployed.admitting and isinstance(deployed.admitting.entry, EventEntry)
     ]  # fmt: skip
+
+
+def _add_fresh(work: Work, fresh: list[Deployed]) -> None:
+    """History for event workflows that are evaluated for the first time."""
     if not fresh:
         return
     names = sorted({name for d in fresh if d.admitting for name in d.admitting.trigger_events})
@@ -145,13 +157,11 @@ def _add_fresh(work: Work, after: Watermarks) -> None:
     work.run("INSERT INTO tick_arrivals SELECT * FROM tick_fresh")
 
 
-def has_audiences(work: Work) -> bool:
-    """Whether some workflow is triggered by an audience."""
-    return any(
-        d.admitting is not None and isinstance(d.admitting.entry, AudienceEntry) for d in work.deployment.workflows.values()
-    )
-
-
+_NO_ARRIVALS = """
+    CREATE OR REPLACE TEMP TABLE tick_arrivals (event_id TEXT, contact_id TEXT, name TEXT, event_time TIMESTAMP,
+        loaded_at TIMESTAMP, entry JSON, fresh BOOLEAN)
+"""
+_FORGET = "DELETE FROM event_seen WHERE seen_tick < $tick AND coalesce(loaded_at, event_time) < $old"
 _SEE = """
     INSERT INTO event_seen
     SELECT w.source, w.event_id, $tick, CASE WHEN a.event_id IS NOT NULL THEN $tick END, w.event_time, w.loaded_at
@@ -164,5 +174,7 @@ _SEE_FIRST = """
 """
 _MATURE = """
     UPDATE event_seen SET arrived_tick = $tick
-    WHERE arrived_tick IS NULL AND event_id IN (SELECT m.event_id FROM tick_matured AS m JOIN tick_arrivals AS a ON a.event_id = m.event_id)
+    WHERE arrived_tick IS NULL AND event_id IN (
+        SELECT m.event_id FROM tick_matured AS m JOIN tick_arrivals AS a ON a.event_id = m.event_id
+    )
 """

@@ -64,6 +64,7 @@ class Evaluator:
         self.deployment = deployment
         self._clock = clock
         self._texts = Texts()
+        self._key: str | None = None
 
     def tick(self, warehouse: Warehouse) -> TickReport:
         """Evaluate everything that is due now and commit it.
@@ -74,15 +75,13 @@ class Evaluator:
         """
         crash_point("before_tick")
         state = StateTables(self.deployment.schema)
-        meta = read_meta(warehouse, self.deployment.schema)
-        if meta is None:
-            raise StateError(f"schema {self.deployment.schema} has no state tables", hint="penstock apply")
+        key = self._address_key(warehouse)
         aside: dict[str, str] = dict(self._quarantined(warehouse, state))
         quarantined = frozenset(aside)
         while True:
             try:
                 with warehouse.transaction():
-                    report = self._evaluate(warehouse, str(meta.state_id), aside, quarantined)
+                    report = self._evaluate(warehouse, key, aside, quarantined)
                     crash_point("in_tick")
                 crash_point("after_commit")
                 return report
@@ -96,12 +95,18 @@ class Evaluator:
             StateError: the schema holds no state.
         """
         state = StateTables(self.deployment.schema)
-        meta = read_meta(warehouse, self.deployment.schema)
-        if meta is None:
-            raise StateError(f"schema {self.deployment.schema} has no state tables", hint="penstock apply")
+        key = self._address_key(warehouse)
         last = warehouse.rows(state.statement(warehouse, "SELECT max(tick) AS tick, max(tick_at) AS tick_at FROM ticks"))[0]
         return Work(warehouse, self.deployment, self._texts, last["tick"] or 0, max(now, last["tick_at"] or now),
-                    str(meta.state_id))  # fmt: skip
+                    key)  # fmt: skip
+
+    def _address_key(self, warehouse: Warehouse) -> str:
+        if self._key is None:
+            meta = read_meta(warehouse, self.deployment.schema)
+            if meta is None:
+                raise StateError(f"schema {self.deployment.schema} has no state tables", hint="penstock apply")
+            self._key = str(meta.state_id)
+        return self._key
 
     def _quarantined(self, warehouse: Warehouse, state: StateTables) -> Iterable[tuple[str, str]]:
         for row in warehouse.rows(state.statement(warehouse, _QUARANTINED)):
@@ -111,14 +116,14 @@ class Evaluator:
         self, warehouse: Warehouse, address_key: str, aside: dict[str, str], quarantined: frozenset[str]
     ) -> TickReport:
         state = StateTables(self.deployment.schema)
-        last = warehouse.rows(state.statement(warehouse, "SELECT * FROM ticks ORDER BY tick DESC LIMIT 1"))
+        last = warehouse.rows(state.statement(warehouse, _LAST))
         now = self._clock.now()
         tick_at = max(now, last[0]["tick_at"]) if last else now
         number = last[0]["tick"] + 1 if last else 1
         before = Watermarks.of(json.loads(last[0]["watermarks"]) if last and last[0]["watermarks"] else None)
         deployment = _without(self.deployment, aside)
         work = Work(warehouse, deployment, self._texts, number, tick_at, address_key)
-        after = _Tick(work, before).run()
+        after = _Tick(work, before, pending=bool(last and last[0]["pending"])).run()
         for workflow, why in sorted(aside.items()):
             if workflow not in quarantined:
                 work.journal(_ASIDE, workflow=workflow, why=why)
@@ -126,7 +131,7 @@ class Evaluator:
         evaluated = after.started | frozenset(deployment.workflows)
         watermarks = Watermarks(after.model, after.own, evaluated)
         work.run(_TICK_ROW, watermarks=json.dumps(watermarks.as_json()), counts=json.dumps(work.counts), started_at=now,
-                 finished_at=self._clock.now(), fence=_fence(work))  # fmt: skip
+                 finished_at=self._clock.now())  # fmt: skip
         return TickReport(number, tick_at, work.counts, dict(aside))
 
     def _quarantine(self, work: Work, workflow: str) -> None:
@@ -138,25 +143,32 @@ class Evaluator:
 class _Tick:
     """The steps of one tick, in order."""
 
-    def __init__(self, work: Work, before: Watermarks) -> None:
+    def __init__(self, work: Work, before: Watermarks, *, pending: bool) -> None:
         self.work = work
         self.before = before
+        self.pending = pending
         self.arrived: frozenset[str] = frozenset()
 
     def run(self) -> Watermarks:
         work, started = self.work, self.before.started
-        after, arrived = collect(work, self.before)
+        after, arrived = collect(work, self.before, self.pending)
         self.arrived = frozenset(arrived)
         work.count("arrivals", sum(arrived.values()))
-        self._guarded("", lambda: find_edges(work, started))
+        edges = self._guarded("", lambda: find_edges(work, started))
         row_tables = [
-            rows_table(deployed.admitting)
-            for deployed in work.deployment.workflows.values()
-            if deployed.admitting and self._guarded(deployed.name, lambda d=deployed: find_rows(work, d, started))
-        ]
-        self._share(row_tables)
+            table for deployed in work.deployment.workflows.values()
+            if (table := self._guarded(deployed.name, lambda d=deployed: find_rows(work, d))) is not None
+        ]  # fmt: skip
         due = self._due()
-        plans = work.deployment.plans
+        watching = any(plan.exits is not None and plan.watches_state for plan in work.deployment.plans)
+        if not (arrived or edges or row_tables or due or watching):
+            return after
+        self._share(row_tables)
+        self._evaluate(due, started)
+        return after
+
+    def _evaluate(self, due: dict[tuple[str, int], int], started: frozenset[str]) -> None:
+        work, plans = self.work, self.work.deployment.plans
         for plan in plans:
             if plan.exits is not None and self._concerned(plan, due):
                 self._guarded(plan.workflow, lambda p=plan: self._exits(p, _ACTIVE))
@@ -170,7 +182,6 @@ class _Tick:
         for plan in plans:
             if self._due_or_woken(plan, due):
                 self._guarded(plan.workflow, lambda p=plan: self._advance(p))
-        return after
 
     def _guarded(self, workflow: str, step: Any) -> Any:
         try:
@@ -187,7 +198,7 @@ class _Tick:
         work = self.work
         work.run(_CONCERNED)
         for table in row_tables:
-            work.run(f"INSERT INTO tick_concerned SELECT contact_id FROM {table}")
+            work.warehouse.execute(exp.insert(exp.select("contact_id").from_(table), "tick_concerned"))
         watching = [plan for plan in work.deployment.plans if plan.exits is not None and plan.watches_state]
         for plan in watching:
             work.run(_CONCERNED_ACTIVE, workflow=plan.workflow, version=plan.version)
@@ -207,15 +218,13 @@ class _Tick:
 
     def _scope(self, plan: Plan, which: str) -> int:
         work = self.work
-        work.run(which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=plan.watches_state)
-        return work.number("SELECT count(*) FROM tick_scope")
+        return work.run(which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=plan.watches_state)
 
     def _exits(self, plan: Plan, which: str) -> None:
         work = self.work
         if plan.exits is None or not self._scope(plan, which):
             return
-        work.make("tick_exits", plan.exits, plan.workflow, str(plan.version))
-        if not work.number("SELECT count(*) FROM tick_exits"):
+        if not work.make("tick_exits", plan.exits, plan.workflow, str(plan.version)):
             return
         left = work.journal(_EXIT_JOURNAL, workflow=plan.workflow, version=plan.version)
         work.run(_EXIT)
@@ -280,10 +289,10 @@ def _reason(error: Exception) -> str:
     return f"{code} {str(error).splitlines()[0][:300]}"
 
 
-def _fence(work: Work) -> int:
-    return work.number("SELECT coalesce(max(fence), 0) FROM lease")
-
-
+_LAST = """
+    SELECT t.*, (SELECT count(*) FROM event_seen AS s WHERE s.arrived_tick IS NULL) AS pending
+    FROM ticks AS t ORDER BY t.tick DESC LIMIT 1
+"""
 _SCOPE_COLUMNS = """
     CREATE OR REPLACE TEMP TABLE tick_scope AS
     SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, n.entry, n.entry_at, n.position, n.logical_at, n.due_at,
@@ -327,7 +336,7 @@ _ASIDE = """
 """
 _TICK_ROW = """
     INSERT INTO ticks
-    SELECT $tick, $tick_at, $fence, $watermarks, $counts,
+    SELECT $tick, $tick_at, (SELECT coalesce(max(fence), 0) FROM lease), $watermarks, $counts,
         (SELECT md5(coalesce(string_agg(concat_ws('|', j.seq, j.enrollment_id, j.step, j.kind, j.outcome), ';' ORDER BY j.seq), ''))
          FROM journal AS j WHERE j.tick = $tick),
         $started_at, $finished_at

@@ -106,7 +106,8 @@ class _Simulation:
                 raise DefinitionError(
                     Problem("E690", f"workflow {name} failed: {why}", case.file) for name, why in report.set_aside.items()
                 )
-            asyncio.run(deliver(self._delivery(evaluator)))
+            if self.warehouse.rows(exp.select("action_id").from_(exp.table_("outbox", db=SCHEMA)).limit(1)):
+                asyncio.run(deliver(self._delivery(evaluator)))
         rows = log_rows(self.warehouse, SCHEMA)
         return Outcome(case, tuple(row.text(prefix=len(case.names) > 1) for row in rows))
 

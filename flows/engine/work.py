@@ -61,8 +61,8 @@ class Work:
         """The one number a query gives."""
         return int(next(iter(self.rows(text, **parameters)[0].values())) or 0)
 
-    def make(self, table: str, tree: exp.Expr | Any, *key: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """Make a temporary table of a query; its text is cached under table and key."""
+    def make(self, table: str, tree: exp.Expr | Any, *key: str, parameters: Mapping[str, Any] | None = None) -> int:
+        """Make a temporary table of a query and give its number of rows; the text is cached under table and key."""
 
         def create() -> exp.Expr:
             query = tree() if callable(tree) else tree
@@ -72,7 +72,7 @@ class Work:
             )  # fmt: skip
 
         text = self.texts.text((table, *key), create, self.warehouse)
-        self.warehouse.execute(text, {**self.parameters, **(parameters or {})})
+        return self.warehouse.execute(text, {**self.parameters, **(parameters or {})})
 
     def journal(self, rows: str, order: str = "contact_id, enrollment_id", **parameters: Any) -> int:
         """Append journal rows; `rows` selects workflow, version, enrollment_id, contact_id, key, step, kind, what,
