@@ -11,10 +11,10 @@ import pytest
 
 from compiler.errors import DefinitionError, StateError
 from flows.engine.clock import VirtualClock
-from flows.engine.publication import load_published, publish
 from flows.journal.ids import identity
 from flows.journal.migrations import migrate
 from flows.project import load_project
+from flows.publication import load_published, publish
 from flows.warehouse.duckdb import DuckDBWarehouse
 from tests.flows.projects import TEMPLATE, WORKFLOW, build_models, write_project
 
