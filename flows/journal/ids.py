@@ -1,16 +1,16 @@
-"""Identities: md5, as a UUID, over parts that are fixed at birth; computed alike in Python and in SQL.
+"""Identities as the state tables hold them: UUID text from Python values, UUID expressions from columns of any type.
 
-Each part is written `<length in characters>:<text>`, a missing one `-`, so that no two lists of parts look alike.
-The order of the parts: architecture, "Identities".
+The function itself is `compiler.identity`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import uuid
 from datetime import datetime
 
 from sqlglot import exp
+
+from compiler.identity import identity as uuid_of
+from compiler.identity import identity_tree
 
 _INSTANT = "%Y-%m-%dT%H:%M:%S.%f"
 
@@ -21,17 +21,12 @@ def identity(*parts: str | int | None) -> str:
     Raises:
         ValueError: a part holds a lone surrogate, which no warehouse can store.
     """
-    text = "".join("-" if part is None else f"{len(str(part))}:{part}" for part in parts)
-    return str(uuid.UUID(hex=hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()))
+    return str(uuid_of([None if part is None else str(part) for part in parts]))
 
 
-def identity_sql(*parts: exp.Expr) -> exp.Cast:
+def identity_sql(*parts: exp.Expr) -> exp.Expr:
     """The identity of some SQL expressions (text, integer or uuid), as a UUID expression."""
-    written = [_part(part) for part in parts]
-    joined = written[0]
-    for part in written[1:]:
-        joined = exp.DPipe(this=joined, expression=part, safe=True)
-    return exp.cast(exp.MD5(this=joined), "uuid")
+    return identity_tree([exp.cast(part.copy(), "text") for part in parts])
 
 
 def instant(moment: datetime) -> str:
@@ -42,12 +37,3 @@ def instant(moment: datetime) -> str:
 def instant_sql(moment: exp.Expr) -> exp.Expr:
     """`instant` of a SQL timestamp."""
     return exp.TimeToStr(this=moment, format=exp.Literal.string(_INSTANT))
-
-
-def _part(part: exp.Expr) -> exp.Expr:
-    text = exp.cast(part.copy(), "text")
-    length = exp.cast(exp.Length(this=text), "text")
-    written = exp.DPipe(
-        this=exp.DPipe(this=length, expression=exp.Literal.string(":"), safe=True), expression=text.copy(), safe=True
-    )
-    return exp.func("coalesce", exp.paren(written), exp.Literal.string("-"))
