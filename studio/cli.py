@@ -8,7 +8,7 @@ everything raised as `PenstockError` brings its own.
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Concatenate
+from typing import Annotated, Any, Concatenate, Literal
 
 import typer
 
@@ -66,6 +66,37 @@ def doctor(options: Options) -> None:
     Console(options).result(report, lambda out: show(report, out))
     if report.failed:
         raise typer.Exit(1)
+
+
+Select = Annotated[
+    list[str] | None, typer.Option("--select", "-s", help="Only these workflows: name, na*, or file; repeatable.")
+]
+Trust = Annotated[
+    Literal["sql", "expression"],
+    typer.Option(help="What conditions in files may use: sql allows sub-selects over ref() and source()."),
+]
+
+
+@verb()
+def validate(
+    options: Options,
+    select: Select = None,
+    trust: Trust = "sql",
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    form: Annotated[
+        Literal["text", "github", "sarif"], typer.Option("--format", help="For people, for GitHub, for code scanning.")
+    ] = "text",
+) -> None:
+    """Check workflows, templates and penstock.yaml offline, before anything is built."""
+    from studio.commands import validate
+
+    finish(validate.run(options, trust=trust, select=select or (), strict=strict, form=form))
+
+
+def finish(code: int) -> None:
+    """Ends a verb with an exit code."""
+    if code:
+        raise typer.Exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
