@@ -125,7 +125,9 @@ class Routing:
         fitting = {d.name: d for d in self._catalog.destinations.values() if role in d.roles}
         if wanted is not None:
             if wanted not in fitting:
-                self._add("E405", f"no destination '{wanted}' that takes {role}", (*node.path, key), nearest(wanted, fitting))
+                self._add(
+                    "E405", f"no destination '{wanted}' that takes {role}", (*node.path, key), nearest(wanted, fitting)
+                )
                 return None
             return wanted
         return self._default(node, role, list(fitting.values()))
@@ -153,7 +155,12 @@ class Routing:
             known = self._catalog.contact.relation.columns
             for read in reads:
                 if read.root == "contact" and read.name not in known and not self._catalog.open_names:
-                    self._add("E402", f"'contact.{read.name}' is undefined", (*node.path, node.kind), nearest(read.name, known))
+                    self._add(
+                        "E402",
+                        f"'contact.{read.name}' is undefined",
+                        (*node.path, node.kind),
+                        nearest(read.name, known),
+                    )
         if isinstance(step, EmailStep) and isinstance(step.email, str) and not self._catalog.open_names:
             self._check_template(node, step, step.email)
 
@@ -215,9 +222,7 @@ def _outcome(
     return exp.Case(ifs=ifs, default=exp.Literal.string(done)) if ifs else exp.Literal.string(done)
 
 
-def _message_checks(
-    step: EmailStep, require: exp.Expr | None, group: str | None
-) -> list[tuple[exp.Expr, str]]:
+def _message_checks(step: EmailStep, require: exp.Expr | None, group: str | None) -> list[tuple[exp.Expr, str]]:
     address = exp.Trim(this=exp.Coalesce(this=frame("m_email"), expressions=[exp.Literal.string("")]))
     checks: list[tuple[exp.Expr, str]] = [
         (exp.Coalesce(this=frame("m_bounced"), expressions=[exp.false()]), "bounced"),

@@ -169,7 +169,9 @@ class Layers:
 
     def _branch(self, node: FlowNode) -> None:
         test = self._parts[node.id].test
-        chosen = _when(self.current(test.tree) if test else exp.false(), self._target(node, "then"), self._target(node, "else"))
+        chosen = _when(
+            self.current(test.tree) if test else exp.false(), self._target(node, "then"), self._target(node, "else")
+        )
         self._add(node, {
             "p": _when(self._here(node), chosen, self._now("p")),
             **self._track(node, lambda old: _when(self._here(node), self._now("l"), old)),
@@ -195,7 +197,9 @@ class Layers:
         ifs = [(exp.and_(here, matched), self._target(node, "then"), _later(self._now("l"), frame(f"m{n}")))]
         if deadline is not None:
             final = _plus(frame(f"d{n}"), self._timing.lateness)
-            ifs.append((exp.and_(here, exp.LTE(this=final, expression=tick_at())), self._target(node, "else"), frame(f"d{n}")))
+            ifs.append(
+                (exp.and_(here, exp.LTE(this=final, expression=tick_at())), self._target(node, "else"), frame(f"d{n}"))
+            )
         moved: Callable[[exp.Expr], exp.Expr] = lambda old: exp.Case(
             ifs=[exp.If(this=test.copy(), true=moment.copy()) for test, _, moment in ifs], default=old
         )
@@ -217,7 +221,7 @@ class Layers:
         }
         done: exp.Expr = here
         if parts.test is not None:
-            test = exp.Coalesce(this=self.current(parts.test.tree), expressions=[exp.false()])
+            test: exp.Expr = exp.Coalesce(this=self.current(parts.test.tree), expressions=[exp.false()])
             columns[f"k{node.index}"] = _when(here, test, exp.false())
             done = exp.and_(done, exp.paren(test))
         if step.expires_after is not None:
@@ -233,15 +237,13 @@ class Layers:
             case SetStep():
                 for name in parts.values:
                     if f"x_{name}" in self._names:
-                        value = exp.cast(self.current(parts.values[name].tree), "text")
-                        columns[f"x_{name}"] = _when(done, value, self._now(f"x_{name}"))
+                        written = exp.cast(self.current(parts.values[name].tree), "text")
+                        columns[f"x_{name}"] = _when(done, written, self._now(f"x_{name}"))
             case _:
                 pass
         self._add(node, columns)
 
-    def _track(
-        self, node: FlowNode, value: Callable[[exp.Expr], exp.Expr]
-    ) -> dict[str, exp.Expr]:
+    def _track(self, node: FlowNode, value: Callable[[exp.Expr], exp.Expr]) -> dict[str, exp.Expr]:
         name = f"s_{node.id}"
         return {name: value(self._now(name))} if name in self._names else {}
 

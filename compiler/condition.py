@@ -19,7 +19,15 @@ from compiler.functions import FUNCTIONS, Calls
 from compiler.lookup import Fact, Lookup, frame, tick_at
 from compiler.typed import Typed, boolean_operand, cast_to, common_type, literal_type, result_type
 
-__all__ = ["Condition", "EntryShape", "Scope", "compile_condition", "compile_value", "compile_wait_for", "relation_table"]
+__all__ = [
+    "Condition",
+    "EntryShape",
+    "Scope",
+    "compile_condition",
+    "compile_value",
+    "compile_wait_for",
+    "relation_table",
+]
 
 
 @dataclass(frozen=True)
@@ -182,8 +190,16 @@ class _Lowering:
                 return self._clock(node)
             case exp.Anonymous():
                 return self.calls.call(node)
-            case exp.In() | exp.EQ() | exp.NEQ() | exp.GT() | exp.GTE() | exp.LT() | exp.LTE() | exp.Between() | (
-                exp.NullSafeEQ() | exp.NullSafeNEQ()
+            case (
+                exp.In()
+                | exp.EQ()
+                | exp.NEQ()
+                | exp.GT()
+                | exp.GTE()
+                | exp.LT()
+                | exp.LTE()
+                | exp.Between()
+                | (exp.NullSafeEQ() | exp.NullSafeNEQ())
             ):
                 return self._comparison(node)
             case exp.Cast() | exp.TryCast():
@@ -255,9 +271,9 @@ class _Lowering:
             rebuilt.set("this", cast_to(left, kind).tree)
             rebuilt.set("query", query.tree)
             return Typed(rebuilt, "boolean")
-        keys = {exp.In: ("this", "expressions"), exp.Between: ("this", "low", "high")}.get(
-            type(node), ("this", "expression")
-        )
+        keys: tuple[str, ...] = ("this", "expression")
+        if isinstance(node, exp.In | exp.Between):
+            keys = ("this", "expressions") if isinstance(node, exp.In) else ("this", "low", "high")
         operands = {key: self._operands(node.args[key]) for key in keys}
         kind = common_type([typed for group in operands.values() for typed in group], node)
         for key, group in operands.items():
@@ -361,9 +377,9 @@ class _Lowering:
             raise refuse(node, f"the entry has no '{name}'", code="E203", hint=nearest(name, shape.columns))
         path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=name)])
         text = exp.Paren(this=exp.JSONExtractScalar(this=frame("entry"), expression=path))
-        kind = shape.columns.get(name, "other")
+        declared = shape.columns.get(name, "other")
         dynamic = Typed(text, "dynamic")
-        return dynamic if kind in ("other", "json", "array") else cast_to(dynamic, kind)
+        return dynamic if declared in ("other", "json", "array") else cast_to(dynamic, declared)
 
     # ------------------------------------------------------------ sub-selects
 

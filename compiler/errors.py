@@ -78,9 +78,7 @@ class DefinitionError(PenstockError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__(
-            "\n".join(map(str, self.problems)), code=self.problems[0].code if self.problems else None
-        )
+        super().__init__("\n".join(map(str, self.problems)), code=self.problems[0].code if self.problems else None)
 
 
 class ConditionError(PenstockError):

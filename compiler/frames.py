@@ -95,9 +95,7 @@ def event_rows(
         unique: keep one row per event id (the one loaded first).
         ahead: also events whose time is still to come.
     """
-    rows = exp.union(
-        _model_events(catalog, properties, entry), _own_events(catalog, properties, entry), distinct=False
-    )
+    rows = exp.union(_model_events(catalog, properties, entry), _own_events(catalog, properties, entry), distinct=False)
     outer = exp.select("e.*").from_(exp.Subquery(this=rows, alias=exp.TableAlias(this=exp.to_identifier("e"))))
     outer = outer.where(exp.LTE(this=event("loaded_at"), expression=tick_at()))
     if not ahead:

@@ -43,9 +43,7 @@ class _Options:
 class Calls:
     """Lowers calls and collects what they need; one per condition."""
 
-    def __init__(
-        self, scope: Scope, lower: Callable[[exp.Expr], Typed], nested: Callable[[str], Condition]
-    ) -> None:
+    def __init__(self, scope: Scope, lower: Callable[[exp.Expr], Typed], nested: Callable[[str], Condition]) -> None:
         self.scope = scope
         self._lower = lower
         self._nested = nested
@@ -220,9 +218,7 @@ class Calls:
         finally:
             self._event_names, self.in_event = (), False
 
-    def _arguments(
-        self, node: exp.Anonymous, allowed: set[str]
-    ) -> tuple[list[exp.Expr], dict[str, exp.Expr]]:
+    def _arguments(self, node: exp.Anonymous, allowed: set[str]) -> tuple[list[exp.Expr], dict[str, exp.Expr]]:
         positional: list[exp.Expr] = []
         keywords: dict[str, exp.Expr] = {}
         for argument in node.expressions:
@@ -247,7 +243,9 @@ class Calls:
         if node is None:
             return None
         try:
-            return Duration.parse(node.name if isinstance(node, exp.Literal) and node.is_string else None).elapsed.total_seconds()
+            return Duration.parse(
+                node.name if isinstance(node, exp.Literal) and node.is_string else None
+            ).elapsed.total_seconds()
         except ValueError as error:
             raise refuse(node, f"within: {error}", code="E207") from None
 
@@ -259,7 +257,9 @@ class Calls:
             raise refuse(node, "since has a meaning only inside a workflow's steps and goals", code="E207")
         since = value.name if isinstance(value, exp.Literal) else ""
         if since != "entry" and since not in self.scope.steps:
-            raise refuse(value, f"since: no step '{since}'", code="E208", hint=nearest(since, {"entry", *self.scope.steps}))
+            raise refuse(
+                value, f"since: no step '{since}'", code="E208", hint=nearest(since, {"entry", *self.scope.steps})
+            )
         return since
 
     def property(self, name: str) -> Typed:
@@ -363,7 +363,9 @@ class Calls:
         contact = self.scope.catalog.contact
         kind = contact.fields[name]
         stored = _state(self.scope, "contact_fields", "v")
-        same = exp.and_(_by_contact("v"), exp.EQ(this=exp.column("name", table="v"), expression=exp.Literal.string(name)))
+        same = exp.and_(
+            _by_contact("v"), exp.EQ(this=exp.column("name", table="v"), expression=exp.Literal.string(name))
+        )
         value: exp.Expr = exp.Subquery(this=exp.select(exp.column("value", table="v")).from_(stored).where(same))
         self.fields.add(name)
         self.state = True
@@ -419,7 +421,9 @@ class Calls:
         if word not in self.scope.catalog.workflows and not self.scope.catalog.open_names:
             raise refuse(node, f"no workflow '{word}'", code="E205", hint=nearest(word, self.scope.catalog.workflows))
         enrollments = _state(self.scope, "enrollments", "n")
-        same = exp.and_(_by_contact("n"), exp.EQ(this=exp.column("workflow", table="n"), expression=exp.Literal.string(word)))
+        same = exp.and_(
+            _by_contact("n"), exp.EQ(this=exp.column("workflow", table="n"), expression=exp.Literal.string(word))
+        )
         active = exp.Is(this=exp.column("exit", table="n"), expression=exp.Null())
         if name == "position_in":
             query = (

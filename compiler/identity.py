@@ -61,4 +61,6 @@ def bucket_tree(salt: str, contact_id: exp.Expr) -> exp.Expr:
         value = exp.Mul(this=exp.Paren(this=exp.Sub(this=found, expression=exp.Literal.number(1))),
                         expression=exp.Literal.number(16 ** (7 - position)))  # fmt: skip
         total = value if total is None else exp.Add(this=total, expression=value)
-    return exp.Div(this=exp.cast(exp.Paren(this=total), "double"), expression=exp.cast(exp.Literal.number(BUCKETS), "double"))
+    return exp.Div(
+        this=exp.cast(exp.Paren(this=total), "double"), expression=exp.cast(exp.Literal.number(BUCKETS), "double")
+    )

@@ -12,23 +12,14 @@ from compiler.actions import Routing, Texts, action_row, message_texts
 from compiler.advance import LayeredStage, Layers, StepParts, Timing
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
-from compiler.condition import Condition, EntryShape, Scope, compile_condition, compile_value, compile_wait_for
+from compiler.condition import Condition, Scope, compile_wait_for
+from compiler.entry import Compiling, EntryPlanner, contact_columns, duration_seconds, entry_shape
 from compiler.errors import ConditionError, DefinitionError, Problem
 from compiler.frames import Needs
 from compiler.functions import tag_column
 from compiler.graph import Flow, FlowNode, YamlPath, flow
 from compiler.lookup import frame, seconds, tick_at
-from compiler.plan import (
-    MODEL_ROWS,
-    SCOPE,
-    SCOPE_COLUMNS,
-    AudienceEntry,
-    EntryRules,
-    EventEntry,
-    ModelEntry,
-    Plan,
-    Stage,
-)
+from compiler.plan import SCOPE, SCOPE_COLUMNS, Plan, Stage
 from compiler.workflow import (
     ActionStep,
     AudienceTrigger,
@@ -37,7 +28,6 @@ from compiler.workflow import (
     Duration,
     EventTrigger,
     MessageStep,
-    ModelTrigger,
     Policy,
     SetStep,
     TagStep,
@@ -87,13 +77,8 @@ def problems(workflow: Workflow, catalog: Catalog, settings: Settings | None = N
 
 @dataclass
 class _Compiled:
-    """All conditions of a workflow, compiled once."""
+    """The conditions of a workflow's exits and steps, compiled once."""
 
-    where: Condition | None = None
-    key: Condition | None = None
-    contact: Condition | None = None
-    moment: Condition | None = None
-    audience: Condition | None = None
     goals: list[Condition] = field(default_factory=list)
     exits: list[Condition] = field(default_factory=list)
     require: dict[str, Condition] = field(default_factory=dict)
@@ -107,19 +92,26 @@ class _Planner:
         self.catalog = catalog
         self.policy = merged_policy(settings.policy, workflow.policy)
         self.version = version
-        self.problems: list[Problem] = []
-        self.texts: dict[str, str] = {}
+        self.compiling = Compiling()
         self.graph: Flow = flow(workflow)
-        self.routing = Routing(catalog, self.problems)
+        self.routing = Routing(catalog, self.compiling.problems)
         self.scope = Scope(
-            catalog, entry=self._entry_shape(), steps=frozenset(node.id for node in self.graph.nodes), enrollment=True,
+            catalog, entry=entry_shape(workflow, catalog), steps=frozenset(node.id for node in self.graph.nodes), enrollment=True,
             goals=tuple(goal.when for goal in workflow.goals), trust=settings.trust, workflow=workflow.workflow,
         )  # fmt: skip
         self.compiled = _Compiled()
+        self.entry = EntryPlanner(workflow, catalog, self.compiling, self.scope, self._tz())
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was refused so far."""
+        return self.compiling.problems
+
+    def _compile(self, path: YamlPath, text: str, scope: Scope | None = None) -> Condition | None:
+        return self.compiling.compile(path, text, scope or self.scope)
 
     def check(self) -> None:
         """Compile every condition and find every destination and template; problems are collected."""
-        self._compile_entry()
         self._compile_exits()
         for node in self.graph.nodes:
             self._parts(node)
@@ -128,7 +120,6 @@ class _Planner:
 
     def plan(self) -> Plan:
         compiled = self.compiled
-        self._compile_entry()
         self._compile_exits()
         for node in self.graph.nodes:
             compiled.parts[node.id] = self._parts(node)
@@ -137,220 +128,29 @@ class _Planner:
         needs.contact_columns.update(*(texts.contact for texts in self._texts().values()))
         layers = Layers(self.graph, compiled.parts, self._timing(), self._tracked(), self._mutable(frame_needs),
                         self._frame_columns(frame_needs, needs))  # fmt: skip
-        entry = self._entry()
+        entry = self.entry.entry(self.policy.default_timezone or "UTC")
         exits = self._exits()
         stages = tuple(self._stage(stage) for stage in layers.stages())
         return Plan(
             workflow=self.workflow.workflow, version=self.version, first_step=self.graph.nodes[0].id,
-            priority=self.policy.priority or 0, entry=entry, rules=self._rules(), exits=exits,
+            priority=self.policy.priority or 0, entry=entry, rules=self.entry.rules(), exits=exits,
             frame=self._frame(frame_needs, needs), stages=stages, moves=self._moves(layers, stages),
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
-            events=frozenset(needs.events), conditions=dict(self.texts), steps=len(self.graph.nodes),
-        )  # fmt: skip
-
-    # ------------------------------------------------------------ compiling with places
-
-    def _at(self, path: YamlPath, text: str, scope: Scope | None = None, *, boolean: bool = True) -> Condition | None:
-        self.texts[".".join(map(str, path))] = text
-        try:
-            return (compile_condition if boolean else compile_value)(text, scope or self.scope)
-        except ConditionError as error:
-            self._condition_problem(path, error)
-            return None
-
-    def _condition_problem(self, path: YamlPath, error: ConditionError) -> None:
-        self.problems.append(
-            Problem(error.code, error.message, column=error.offset, hint=error.hint, path=path, length=error.length)
-        )
-
-    def _problem(self, code: str, message: str, path: YamlPath, hint: str = "") -> None:
-        self.problems.append(Problem(code, message, path=path, hint=hint))
-
-    # ------------------------------------------------------------ entry
-
-    def _entry_shape(self) -> EntryShape:
-        trigger = self.workflow.trigger
-        match trigger:
-            case EventTrigger():
-                events = self.catalog.events
-                columns = {name: str(events.relation.type_of(name)) for name in events.relation.columns}
-                for name in {p for event in trigger.names for p in events.properties.get(event, {})}:
-                    kind = self.catalog.property_type(trigger.names, name)
-                    columns.setdefault(name, str(kind or "other"))
-                return EntryShape(columns, open=bool(events.data) or self.catalog.open_names)
-            case ModelTrigger():
-                relation = self.catalog.relations.get(self._model_name(trigger))
-                if relation is None:
-                    return EntryShape()
-                return EntryShape({name: str(relation.type_of(name)) for name in relation.columns})
-            case _:
-                return EntryShape()
-
-    def _model_name(self, trigger: ModelTrigger) -> str:
-        name = trigger.from_.strip()
-        for prefix in ("ref(", "source("):
-            if name.startswith(prefix) and name.endswith(")"):
-                return ".".join(part.strip().strip("'\"") for part in name[len(prefix) : -1].split(","))
-        return name
-
-    def _compile_entry(self) -> None:
-        trigger, compiled = self.workflow.trigger, self.compiled
-        candidate = replace(self.scope, enrollment=False, goals=())
-        match trigger:
-            case EventTrigger():
-                if trigger.where is not None:
-                    compiled.where = self._at(("trigger", "where"), trigger.where, candidate)
-            case AudienceTrigger():
-                compiled.audience = self._at(("trigger", "audience"), trigger.audience, replace(candidate, entry=None))
-            case ModelTrigger():
-                self._compile_model_entry(trigger, candidate)
-            case _:
-                self._problem("E900", "a schedule trigger is not executed by this version", ("trigger", "schedule"))
-        if self.workflow.entry.key is not None:
-            compiled.key = self._key(("entry", "key"), self.workflow.entry.key, candidate)
-
-    def _compile_model_entry(self, trigger: ModelTrigger, candidate: Scope) -> None:
-        from compiler.errors import nearest
-
-        name = self._model_name(trigger)
-        relation = self.catalog.relations.get(name)
-        if relation is None:
-            self._problem("E205", f"no model '{name}'", ("trigger", "from"), nearest(name, self.catalog.relations))
-            return
-        shape = EntryShape({c: str(relation.type_of(c)) for c in relation.columns}, relation=relation)
-        scope = replace(candidate, entry=shape)
-        compiled = self.compiled
-        compiled.contact = self._row_value(("trigger", "contact"), trigger.contact, scope)
-        compiled.moment = self._row_value(("trigger", "at"), trigger.at, scope)
-        compiled.key = self._key(("trigger", "key"), trigger.key, scope)
-        if trigger.where is not None:
-            compiled.where = self._at(("trigger", "where"), trigger.where, scope)
-
-    def _row_value(self, path: YamlPath, text: str, scope: Scope) -> Condition | None:
-        value = self._at(path, text, scope, boolean=False)
-        if value is not None and (value.lookups or value.facts or value.contact_columns or value.subquery):
-            self._problem("E207", f"{path[-1]}: only columns of the model can stand here", path)
-            return None
-        return value
-
-    def _key(self, path: YamlPath, text: str, scope: Scope) -> Condition | None:
-        value = self._row_value(path, text, scope)
-        if value is not None and value.type not in ("text", "integer", "uuid", "dynamic", "any"):
-            self._problem("E206", f"an entry key is text, integer or uuid; this is {value.type}", path)
-        return value
-
-    def _entry(self) -> EventEntry | AudienceEntry | ModelEntry:
-        trigger, compiled = self.workflow.trigger, self.compiled
-        match trigger:
-            case EventTrigger():
-                base = (
-                    exp.select(*_aliased("a", ("contact_id", "entry")),
-                               exp.column("event_id", table="a").as_("entry_ref"),
-                               exp.column("event_time", table="a").as_("entry_at"),
-                               *self._contact_columns(compiled.where))
-                    .from_(f"{frames.ARRIVALS} AS a").join(f"{frames.CONTACTS} AS c", on="c.contact_id = a.contact_id")
-                    .where(_one_of("a", trigger.names))
-                    .where(exp.or_(exp.Not(this=exp.column("fresh", table="a")), exp.Placeholder(this="fresh")))
-                )  # fmt: skip
-                return EventEntry(trigger.names, self._candidates(base, "entry_ref"))
-            case ModelTrigger():
-                return self._model_entry(trigger)
-            case _:
-                return self._audience_entry()
-
-    def _candidates(self, base: exp.Select, row_id: str) -> exp.Select:
-        compiled = self.compiled
-        needs = Needs().add(compiled.where, compiled.key)
-        built = frames.build(base, needs, row_id=row_id, events=exp.to_table(frames.EVENTS), trigger=True)
-        in_model = isinstance(self.workflow.trigger, ModelTrigger)
-        key: exp.Expr = exp.cast(exp.null(), "text")
-        if in_model:
-            key = frame("key")
-        elif compiled.key is not None:
-            key = exp.cast(compiled.key.tree.copy(), "text")
-        query = exp.select(
-            frame("contact_id"), key.as_("key"), exp.cast(frame("entry_ref"), "text").as_("entry_ref"),
-            frame("entry_at").as_("candidate_at"), frame("entry"),
-        ).from_(built.subquery("f"))  # fmt: skip
-        return query.where(compiled.where.tree.copy()) if compiled.where is not None else query
-
-    def _model_entry(self, trigger: ModelTrigger) -> ModelEntry:
-        compiled = self.compiled
-        name = self._model_name(trigger)
-        relation = self.catalog.relations.get(name)
-        if relation is None or compiled.key is None or compiled.contact is None or compiled.moment is None:
-            return ModelEntry(name, exp.select("1"), exp.select("1"))
-        columns = [frames.utc(relation, column, "m").as_(f"r_{column}", quoted=True) for column in relation.columns]
-        base = exp.select(*columns).from_(frames.relation_table(relation, "m"))
-        keyed = exp.select(
-            "f.*", exp.cast(compiled.contact.tree.copy(), "text").as_("contact_id"),
-            exp.cast(compiled.key.tree.copy(), "text").as_("key"),
-            exp.cast(compiled.moment.tree.copy(), "timestamp").as_("entry_at"),
-        ).from_(base.subquery("f"))  # fmt: skip
-        where = compiled.where
-        if where is not None and not (where.lookups or where.facts or where.contact_columns or where.subquery):
-            keyed = keyed.where(where.tree.copy())
-        known = (
-            exp.select("1").from_(exp.table_("candidates", db=self.catalog.state_schema, alias="k"))
-            .where(exp.and_(
-                exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(self.workflow.workflow)),
-                exp.EQ(this=exp.column("entry_ref", table="k"), expression=exp.column("key", table="r")),
-            ))
-        )  # fmt: skip
-        pairs: list[exp.Expr] = []
-        for column in relation.columns:
-            pairs += [exp.Literal.string(column), exp.column(f"r_{column}", table="r", quoted=True)]
-        rows = (
-            exp.select("r.*", exp.column("key", table="r").as_("entry_ref"),
-                       exp.Anonymous(this="json_object", expressions=pairs).as_("entry"))
-            .from_(keyed.subquery("r"))
-            .where(exp.and_(
-                exp.LTE(this=exp.column("entry_at", table="r"), expression=tick_at()),
-                exp.GTE(this=exp.column("entry_at", table="r"), expression=exp.Placeholder(this="earliest")),
-                exp.Not(this=exp.Is(this=exp.column("key", table="r"), expression=exp.Null())),
-                exp.Not(this=exp.Exists(this=known)),
-            ))
-        )  # fmt: skip
-        base_rows = (
-            exp.select("r.*", *self._contact_columns(where)).from_(f"{MODEL_ROWS} AS r")
-            .join(f"{frames.CONTACTS} AS c", on="c.contact_id = r.contact_id")
-        )  # fmt: skip
-        return ModelEntry(name, rows, self._candidates(base_rows, "key"))
-
-    def _audience_entry(self) -> AudienceEntry:
-        condition = self.compiled.audience
-        if condition is None:
-            return AudienceEntry(exp.select("1"), self.workflow.exit_on_leave)
-        needs = Needs().add(condition)
-        zone = self.policy.default_timezone or "UTC"
-        base = frames.contact_rows(self.catalog, needs.contact_columns, zone)
-        events = frames.event_rows(self.catalog, needs.properties, names=needs.events, unique=needs.counts)
-        built = frames.build(base, needs, row_id="contact_id", events=exp.Subquery(this=events), trigger=False)
-        members = exp.select(frame("contact_id")).from_(built.subquery("f")).where(condition.tree.copy())
-        return AudienceEntry(members, self.workflow.exit_on_leave)
-
-    def _rules(self) -> EntryRules:
-        entry = self.workflow.entry
-        count, _, per = str(entry.cap).partition(" per ")
-        backfill = entry.backfill
-        seconds_back = None if backfill is True else 0.0 if backfill is False else backfill.elapsed.total_seconds()
-        return EntryRules(
-            entry.reentry, _seconds(entry.min_gap), seconds_back, _seconds(entry.max_age), int(count),
-            Duration.parse(per).elapsed.total_seconds(),
+            events=frozenset(needs.events), conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
         )  # fmt: skip
 
     # ------------------------------------------------------------ exits
 
     def _compile_exits(self) -> None:
         for number, goal in enumerate(self.workflow.goals):
-            condition = self._at(("goals", number, "when"), goal.when, replace(self.scope, goals=()))
+            condition = self._compile(("goals", number, "when"), goal.when, replace(self.scope, goals=()))
             if condition is not None:
                 self.compiled.goals.append(condition)
             if goal.value is not None:
-                self.texts[f"goals.{number}.value"] = goal.value
+                self.compiling.texts[f"goals.{number}.value"] = goal.value
         for number, text in enumerate(self.workflow.exit_when):
-            condition = self._at(("exit_when", number), text)
+            condition = self._compile(("exit_when", number), text)
             if condition is not None:
                 self.compiled.exits.append(condition)
 
@@ -367,7 +167,7 @@ class _Planner:
             return None
         conditions = [*compiled.goals, *compiled.exits]
         needs = Needs().add(*conditions)
-        base = exp.select("s.*", *self._contact_columns(*conditions, tz=True), *self._step_times(needs)).from_(
+        base = exp.select("s.*", *contact_columns(self._tz(), *conditions), *self._step_times(needs)).from_(
             f"{SCOPE} AS s"
         )
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
@@ -398,11 +198,11 @@ class _Planner:
         step, path = node.step, node.path
         match step:
             case BranchStep():
-                return StepParts(test=self._at((*path, "if"), step.if_))
+                return StepParts(test=self._compile((*path, "if"), step.if_))
             case WaitForStep():
                 return StepParts(waits=self._wait_for(node, step))
             case ActionStep():
-                test = self._at((*path, "if"), step.if_) if step.if_ is not None else None
+                test = self._compile((*path, "if"), step.if_) if step.if_ is not None else None
                 values = {
                     key: condition
                     for key, where, text in self._value_texts(step)
@@ -415,11 +215,11 @@ class _Planner:
 
     def _wait_for(self, node: FlowNode, step: WaitForStep) -> tuple[str, ...]:
         path = (*node.path, "wait_for")
-        self.texts[".".join(map(str, path))] = step.wait_for
+        self.compiling.texts[".".join(map(str, path))] = step.wait_for
         try:
             condition, columns = compile_wait_for(step.wait_for, self.scope)
         except ConditionError as error:
-            self._condition_problem(path, error)
+            self.compiling.refused(path, error)
             return ()
         self.compiled.waiting.append(condition)
         return columns
@@ -439,7 +239,7 @@ class _Planner:
 
     def _literal_or_value(self, path: YamlPath, value: object) -> Condition | None:
         if isinstance(value, str):
-            return self._at(path, value, boolean=False)
+            return self.compiling.compile(path, value, self.scope, boolean=False)
         tree: exp.Expr = exp.convert(value)
         kind = {bool: "boolean", int: "integer", float: "number", type(None): "null"}.get(type(value), "any")
         return Condition(text=str(value), tree=tree, type=kind)
@@ -449,14 +249,16 @@ class _Planner:
             return
         for name in values:
             if name not in self.catalog.contact.fields:
-                self._problem(
+                self.compiling.problem(
                     "E210", f"'{name}' is no field that Penstock owns", (*node.path, "set", name),
                     f"declare it in penstock.yaml: contact: {{fields: {{{name}: text}}}}",
                 )  # fmt: skip
 
     def _texts(self) -> dict[str, Texts]:
         return {
-            node.id: message_texts(node.step, self.catalog) for node in self.graph.nodes if isinstance(node.step, ActionStep)
+            node.id: message_texts(node.step, self.catalog)
+            for node in self.graph.nodes
+            if isinstance(node.step, ActionStep)
         }
 
     # ------------------------------------------------------------ frame, stages, moves
@@ -470,7 +272,7 @@ class _Planner:
         if self.catalog.contact.timezone is None:
             zone = None if default == "UTC" else exp.Literal.string(default)
         grace = (self.policy.grace or DEFAULT_GRACE).elapsed.total_seconds()
-        return Timing(zone, grace, _seconds(self.policy.allowed_lateness) or 0.0)
+        return Timing(zone, grace, duration_seconds(self.policy.allowed_lateness) or 0.0)
 
     def _step_conditions(self) -> list[Condition]:
         found = [condition for condition in self.compiled.waiting]
@@ -480,8 +282,8 @@ class _Planner:
 
     def _everything(self) -> list[Condition]:
         compiled = self.compiled
-        single = [compiled.where, compiled.key, *compiled.goals, *compiled.exits, *compiled.require.values()]
-        return [*(condition for condition in single if condition is not None), *self._step_conditions()]
+        single = [*self.entry.conditions, *compiled.goals, *compiled.exits, *compiled.require.values()]
+        return [*single, *self._step_conditions()]
 
     def _frame_needs(self) -> Needs:
         self._compile_require()
@@ -489,10 +291,12 @@ class _Planner:
 
     def _compile_require(self) -> None:
         require = self.policy.require
-        by_channel = {"email": require} if isinstance(require, str) else dict(require or {})
+        by_channel = {"email": require} if isinstance(require, str) else {str(k): v for k, v in (require or {}).items()}
         if "email" in by_channel and any(node.kind == "email" for node in self.graph.nodes):
             path = ("policy", "require") if isinstance(require, str) else ("policy", "require", "email")
-            condition = self._at(path, by_channel["email"], replace(self.scope, entry=None, enrollment=False, goals=()))
+            condition = self._compile(
+                path, by_channel["email"], replace(self.scope, entry=None, enrollment=False, goals=())
+            )
             if condition is not None:
                 self.compiled.require["email"] = condition
 
@@ -501,7 +305,7 @@ class _Planner:
         if condition is None:
             return None
         columns = [exp.column(f"c_{name}", table="c", quoted=True) for name in sorted(condition.contact_columns)]
-        base = exp.select("c.contact_id", *columns, self._tz()).from_(f"{frames.CONTACTS} AS c")
+        base = exp.select("c.contact_id", *columns, self._tz().as_("tz")).from_(f"{frames.CONTACTS} AS c")
         built = frames.build(base, Needs().add(condition), row_id="contact_id", events=exp.to_table(frames.EVENTS),
                              trigger=False)  # fmt: skip
         given = exp.Coalesce(this=condition.tree.copy(), expressions=[exp.false()])
@@ -531,14 +335,9 @@ class _Planner:
     def _step_times(self, needs: Needs) -> list[exp.Expr]:
         return [_step_time(step) for step in sorted(needs.since_steps)]
 
-    def _contact_columns(self, *conditions: Condition | None, tz: bool = True) -> list[exp.Expr]:
-        columns = sorted({c for condition in conditions if condition is not None for c in condition.contact_columns})
-        found: list[exp.Expr] = [exp.column(f"c_{name}", table="c", quoted=True) for name in columns]
-        return [*found, self._tz()] if tz else found
-
     def _tz(self) -> exp.Expr:
         default = exp.Literal.string(self.policy.default_timezone or "UTC")
-        return exp.Coalesce(this=exp.column("tz", table="c"), expressions=[default]).as_("tz")
+        return exp.Coalesce(this=exp.column("tz", table="c"), expressions=[default])
 
     def _frame(self, needs: Needs, everything: Needs) -> exp.Select:
         positions = [
@@ -549,7 +348,7 @@ class _Planner:
         columns = [exp.column(f"c_{name}", table="c", quoted=True) for name in sorted(everything.contact_columns)]
         messages = [exp.column(name, table="c") for name in MESSAGE_COLUMNS]
         base = exp.select(
-            "s.*", *columns, *messages, self._tz(), exp.Case(ifs=positions).as_("p0"),
+            "s.*", *columns, *messages, self._tz().as_("tz"), exp.Case(ifs=positions).as_("p0"),
             *(_step_time(step) for step in sorted(self._tracked())),
         ).from_(f"{SCOPE} AS s")  # fmt: skip
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
@@ -610,22 +409,10 @@ class _Planner:
         return found
 
 
-def _aliased(table: str, names: tuple[str, ...]) -> list[exp.Expr]:
-    return [exp.column(name, table=table) for name in names]
-
-
-def _one_of(table: str, names: tuple[str, ...]) -> exp.Expr:
-    return exp.In(this=exp.column("name", table=table), expressions=[exp.Literal.string(name) for name in names])
-
-
 def _step_time(step: str) -> exp.Expr:
     path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=step)])
     value = exp.Paren(this=exp.JSONExtractScalar(this=exp.column("steps", table="s"), expression=path))
     return exp.TryCast(this=value, to=exp.DataType.build("timestamp")).as_(f"s_{step}", quoted=True)
-
-
-def _seconds(duration: Duration | None) -> float | None:
-    return duration.elapsed.total_seconds() if duration is not None else None
 
 
 def _leaves(value: object, path: YamlPath) -> Iterator[tuple[str, YamlPath, object]]:

@@ -169,4 +169,6 @@ def _check_moment_literal(values: Sequence[Typed], node: exp.Expr) -> None:
             datetime.fromisoformat(value.tree.name)
         except ValueError:
             if not any(other.type == "uuid" for other in values):
-                raise refuse(node, f"'{value.tree.name[:40]}' is no time; write '2026-03-01 09:00'", code="E206") from None
+                raise refuse(
+                    node, f"'{value.tree.name[:40]}' is no time; write '2026-03-01 09:00'", code="E206"
+                ) from None

@@ -81,7 +81,7 @@ def _gather(work: Work, deployed: Deployed, plan: Plan, arrived: frozenset[str],
             if not work.warehouse.relation_exists(("temp", rows_table(plan))):
                 return 0
             query = plan.entry.query.copy().transform(_renamed(plan))
-        case AudienceEntry():
+        case _:
             query = _edge_candidates()
     identified = exp.select("c.*", identity_tree([
         work.deployment.workspace, plan.workflow, exp.column("contact_id", table="c"), exp.column("key", table="c"),

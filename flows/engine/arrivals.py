@@ -14,6 +14,8 @@ from typing import Any
 from sqlglot import exp
 
 from compiler import frames
+from compiler.condition import relation_table
+from compiler.lookup import event
 from compiler.plan import EventEntry
 from flows.engine.deployment import BEGINNING, Deployed
 from flows.engine.work import Work
@@ -55,7 +57,9 @@ def collect(work: Work, before: Watermarks, pending: bool) -> tuple[Watermarks, 
     after = _newest(work, before, since) if first else before
     if first and after.model is not None:
         since = max(after.model - overlap, BEGINNING)
-    seen = work.make("tick_window", lambda: _window(work), parameters={"since": since, "own": 0 if first else before.own})
+    seen = work.make(
+        "tick_window", lambda: _window(work), parameters={"since": since, "own": 0 if first else before.own}
+    )
     fresh = _fresh(work, before)
     if not seen and not pending and not fresh:
         work.run(_NO_ARRIVALS)
@@ -95,8 +99,8 @@ def _newest_rows(work: Work) -> exp.Expr:
 
 
 def _unread() -> exp.Expr:
-    loaded = exp.and_("e.source = 'model'", exp.GT(this=frames.event("loaded_at"), expression=exp.Placeholder(this="since")))
-    own = exp.and_("e.source = 'penstock'", exp.GT(this=frames.event("seq"), expression=exp.Placeholder(this="own")))
+    loaded = exp.and_("e.source = 'model'", exp.GT(this=event("loaded_at"), expression=exp.Placeholder(this="since")))
+    own = exp.and_("e.source = 'penstock'", exp.GT(this=event("seq"), expression=exp.Placeholder(this="own")))
     return exp.or_(loaded, own)
 
 
@@ -113,14 +117,14 @@ def _matured(work: Work) -> exp.Expr:
     waiting = exp.select("s.event_id").from_(exp.alias_(work.state["event_seen"], "s", table=True)).where(
         "s.arrived_tick IS NULL"
     )  # fmt: skip
-    rows = rows.where(exp.In(this=frames.event("event_id"), query=exp.Subquery(this=waiting)))
+    rows = rows.where(exp.In(this=event("event_id"), query=exp.Subquery(this=waiting)))
     return frames.first_of_each(rows.where(exp.Placeholder(this="pending")))
 
 
 def _arrivals(work: Work) -> exp.Expr:
     columns = ["event_id", "contact_id", "name", "event_time", "loaded_at", "entry"]
     contact = work.deployment.catalog.contact
-    known = exp.select(frames.text(contact.relation, contact.id, "m")).from_(frames.relation_table(contact.relation, "m"))
+    known = exp.select(frames.text(contact.relation, contact.id, "m")).from_(relation_table(contact.relation, "m"))
     both = exp.union(
         exp.select(*columns).from_("tick_window AS w").where("w.event_time <= $tick_at"),
         exp.select(*columns).from_("tick_matured AS w"), distinct=False,
@@ -143,12 +147,12 @@ def _add_fresh(work: Work, fresh: list[Deployed]) -> None:
         return
     names = sorted({name for d in fresh if d.admitting for name in d.admitting.trigger_events})
     contact = work.deployment.catalog.contact
-    known = exp.select(frames.text(contact.relation, contact.id, "m")).from_(frames.relation_table(contact.relation, "m"))
+    known = exp.select(frames.text(contact.relation, contact.id, "m")).from_(relation_table(contact.relation, "m"))
 
     def history() -> exp.Expr:
         rows = frames.event_rows(work.deployment.catalog, {}, names=names, entry=True)
-        rows = rows.where(exp.GTE(this=frames.event("event_time"), expression=exp.Placeholder(this="earliest")))
-        rows = rows.where(exp.In(this=frames.event("contact_id"), query=exp.Subquery(this=known)))
+        rows = rows.where(exp.GTE(this=event("event_time"), expression=exp.Placeholder(this="earliest")))
+        rows = rows.where(exp.In(this=event("contact_id"), query=exp.Subquery(this=known)))
         return exp.select(
             "e.event_id", "e.contact_id", "e.name", "e.event_time", "e.loaded_at", "e.entry", exp.true().as_("fresh")
         ).from_(rows.subquery("e")).where("NOT e.event_id IN (SELECT event_id FROM tick_arrivals)")  # fmt: skip

@@ -53,6 +53,7 @@ class Deployment:
         default_zone: IANA name for contacts without a valid zone.
         workflows: by name.
         templates: name -> newest published hash.
+        broken: published workflows that no longer compile against the warehouse -> why; they are left out.
     """
 
     workspace: str
@@ -61,6 +62,7 @@ class Deployment:
     default_zone: str
     workflows: Mapping[str, Deployed]
     templates: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def plans(self) -> tuple[Plan, ...]:

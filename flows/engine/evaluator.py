@@ -15,8 +15,8 @@ from typing import Any
 from sqlglot import exp
 
 from compiler.errors import PenstockError, StateError
-from compiler.plan import FRAME, SCOPE, AudienceEntry, Plan, Stage
-from flows.engine.admission import admit, find_edges, find_rows, rows_table
+from compiler.plan import FRAME, Plan, Stage
+from flows.engine.admission import admit, find_edges, find_rows
 from flows.engine.arrivals import Watermarks, collect
 from flows.engine.clock import Clock
 from flows.engine.crash import crash_point
@@ -76,7 +76,7 @@ class Evaluator:
         crash_point("before_tick")
         state = StateTables(self.deployment.schema)
         key = self._address_key(warehouse)
-        aside: dict[str, str] = dict(self._quarantined(warehouse, state))
+        aside: dict[str, str] = {**self.deployment.broken, **dict(self._quarantined(warehouse, state))}
         quarantined = frozenset(aside)
         while True:
             try:
@@ -96,7 +96,9 @@ class Evaluator:
         """
         state = StateTables(self.deployment.schema)
         key = self._address_key(warehouse)
-        last = warehouse.rows(state.statement(warehouse, "SELECT max(tick) AS tick, max(tick_at) AS tick_at FROM ticks"))[0]
+        last = warehouse.rows(
+            state.statement(warehouse, "SELECT max(tick) AS tick, max(tick_at) AS tick_at FROM ticks")
+        )[0]
         return Work(warehouse, self.deployment, self._texts, last["tick"] or 0, max(now, last["tick_at"] or now),
                     key)  # fmt: skip
 
@@ -176,7 +178,9 @@ class _Tick:
             entered = self._guarded(deployed.name, lambda d=deployed: admit(work, d, self.arrived, started))
             admitting = deployed.admitting
             if entered and admitting is not None:
-                due[(admitting.workflow, admitting.version)] = due.get((admitting.workflow, admitting.version), 0) + entered
+                due[(admitting.workflow, admitting.version)] = (
+                    due.get((admitting.workflow, admitting.version), 0) + entered
+                )
                 if admitting.exits is not None:
                     self._guarded(deployed.name, lambda p=admitting: self._exits(p, _ENTERED))
         for plan in plans:
@@ -218,7 +222,9 @@ class _Tick:
 
     def _scope(self, plan: Plan, which: str) -> int:
         work = self.work
-        return work.run(which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=plan.watches_state)
+        return work.run(
+            which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=plan.watches_state
+        )
 
     def _exits(self, plan: Plan, which: str) -> None:
         work = self.work
@@ -251,7 +257,9 @@ class _Tick:
         counts = exp.select(
             *(exp.Count(this=exp.column(f"a{action.index}")).as_(f"a{action.index}") for action in stage.actions)
         ).from_(stage.name)
-        text = self.work.texts.text(("reached", plan.workflow, str(plan.version), stage.name), counts, self.work.warehouse)
+        text = self.work.texts.text(
+            ("reached", plan.workflow, str(plan.version), stage.name), counts, self.work.warehouse
+        )
         row = self.work.warehouse.rows(text)[0]
         return [action.index for action in stage.actions if row[f"a{action.index}"]]
 
@@ -261,7 +269,8 @@ def share_contacts(work: Work) -> None:
     deployment = work.deployment
     names = [f"{plan.workflow}:{plan.version}" for plan in deployment.plans]
     restricted = exp.In(
-        this=exp.column("contact_id", table="c"), query=exp.Subquery(this=exp.select("contact_id").from_("tick_concerned"))
+        this=exp.column("contact_id", table="c"),
+        query=exp.Subquery(this=exp.select("contact_id").from_("tick_concerned")),
     )
     work.make("tick_contacts", lambda: exp.select("c.*").from_(deployment.contact_rows().subquery("c")).where(restricted.copy()),
               *names)  # fmt: skip
@@ -281,7 +290,7 @@ def _without(deployment: Deployment, aside: Iterable[str]) -> Deployment:
         return deployment
     kept = {name: deployed for name, deployed in deployment.workflows.items() if name not in names}
     return Deployment(deployment.workspace, deployment.schema, deployment.catalog, deployment.default_zone, kept,
-                      deployment.templates)  # fmt: skip
+                      deployment.templates, deployment.broken)  # fmt: skip
 
 
 def _reason(error: Exception) -> str:

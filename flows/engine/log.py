@@ -55,7 +55,8 @@ def log_rows(
     given = {"workflow": workflow, "contact": contact, "step": step, "since": since, "limit": limit}
     rows = warehouse.rows(state.statement(warehouse, text), given)
     return [
-        LogRow(row["executed_at"], row["due"], row["workflow"], _contact(row), row["step"], _outcome(row)) for row in rows
+        LogRow(row["executed_at"], row["due"], row["workflow"], _contact(row), row["step"], _outcome(row))
+        for row in rows
     ]
 
 

@@ -138,7 +138,9 @@ class _Reader:
         except ValidationError as error:
             first = error.errors()[0]
             key = str(first["loc"][0]) if first["loc"] else ""
-            raise self._error(("config", key), f"config: {first['msg']}", hint=nearest(key, Policy.model_fields)) from None
+            raise self._error(
+                ("config", key), f"config: {first['msg']}", hint=nearest(key, Policy.model_fields)
+            ) from None
 
     def _contact(self, number: int, row: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(row.get("id"), str | int):

@@ -104,7 +104,8 @@ class _Simulation:
             report = evaluator.tick(self.warehouse)
             if report.set_aside:
                 raise DefinitionError(
-                    Problem("E690", f"workflow {name} failed: {why}", case.file) for name, why in report.set_aside.items()
+                    Problem("E690", f"workflow {name} failed: {why}", case.file)
+                    for name, why in report.set_aside.items()
                 )
             if self.warehouse.rows(exp.select("action_id").from_(exp.table_("outbox", db=SCHEMA)).limit(1)):
                 asyncio.run(deliver(self._delivery(evaluator)))
@@ -298,7 +299,8 @@ class _Tables:
             return
         kinds = {column: _ARROW[_kind_of(kind)] for column, kind in self.warehouse.columns((name,)).items()}
         arrays = {
-            column: pa.array([_arrow_value(row.get(column), kind) for row in rows], type=kind) for column, kind in kinds.items()
+            column: pa.array([_arrow_value(row.get(column), kind) for row in rows], type=kind)
+            for column, kind in kinds.items()
         }
         self.warehouse.load((name,), pa.table(arrays))
 
@@ -371,5 +373,3 @@ def _is_time(value: str) -> bool:
         return "T" in value and datetime.fromisoformat(value) is not None
     except ValueError:
         return False
-
-

@@ -76,7 +76,8 @@ class Work:
 
     def journal(self, rows: str, order: str = "contact_id, enrollment_id", **parameters: Any) -> int:
         """Append journal rows; `rows` selects workflow, version, enrollment_id, contact_id, key, step, kind, what,
-        outcome, due, action_id, cause, details."""
+        outcome, due, action_id, cause, details.
+        """
         written = self.run(_JOURNAL.replace("/*order*/", order).replace("/*rows*/", rows), **parameters)
         self.seq += written
         return written

@@ -1,0 +1,87 @@
+"""Rendering: a claimed intent and its template become the payload that a destination takes (`destinations.base`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from compiler.content import RenderError, Template, parse_text, render
+from compiler.errors import DefinitionError
+from compiler.template_language import present
+from flows.engine.intents import Intent, Render
+
+
+def renderer(templates: Mapping[str, Template]) -> Render:
+    """A renderer over published templates, by hash; a pass makes one and so parses each short text once."""
+    texts: dict[str, Any] = {}
+
+    def text(source: str | None, values: Mapping[str, Any]) -> str | None:
+        if source is None:
+            return None
+        if source not in texts:
+            try:
+                texts[source] = parse_text(source)
+            except DefinitionError as error:
+                raise RenderError(error.problems[0].message) from None
+        return str(texts[source].render(values))
+
+    def payload(intent: Intent) -> Mapping[str, Any]:
+        values = present(intent.payload)
+        step: Mapping[str, Any] = intent.payload.get("step") or {}
+        contact = {"id": intent.contact_id, "email": intent.address or None}
+        match intent.kind:
+            case "email":
+                return _email(intent, templates, text(step.get("subject"), values))
+            case "notify":
+                return {"target": step.get("target"), "text": text(step.get("text"), values) or ""}
+            case "task":
+                return {
+                    "title": text(step.get("title"), values), "owner": text(step.get("owner"), values),
+                    "body": text(step.get("body"), values), "due": step.get("due"), "contact": contact,
+                }  # fmt: skip
+            case "crm":
+                return {
+                    "object": step.get("object", "contact"),
+                    "set": intent.payload.get("values", {}),
+                    "contact": contact,
+                }
+            case _:
+                return {"body": _body(intent, contact)}
+
+    return payload
+
+
+def _email(intent: Intent, templates: Mapping[str, Template], subject: str | None) -> Mapping[str, Any]:
+    template = templates.get(intent.template_hash or "")
+    if template is None:
+        raise RenderError(f"the template {intent.what} is not published")
+    message = render(template, intent.payload, subject=subject)
+    return {
+        "to": intent.address, "from": message.sender, "reply_to": message.reply_to, "subject": message.subject,
+        "html": message.html, "text": message.text,
+    }  # fmt: skip
+
+
+def _body(intent: Intent, contact: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The body of a webhook: the step's `body`, rebuilt from its leaves, or who and where when it has none."""
+    leaves: Mapping[str, Any] = intent.payload.get("values") or {}
+    if not leaves:
+        return {"contact": contact, "workflow": intent.workflow, "step": intent.step, "entry_key": intent.key}
+    root: dict[str, Any] = {}
+    for path, value in leaves.items():
+        *parents, last = path.split(".")
+        here = root
+        for parent in parents:
+            here = here.setdefault(parent, {})
+        here[last] = value
+    rebuilt = _lists(root)
+    return rebuilt if isinstance(rebuilt, dict) else {"items": rebuilt}
+
+
+def _lists(value: Any) -> Any:
+    """Maps whose keys are 0, 1, … are lists."""
+    if not isinstance(value, dict):
+        return value
+    if value and all(key.isdigit() for key in value):
+        return [_lists(value[key]) for key in sorted(value, key=int)]
+    return {key: _lists(inner) for key, inner in value.items()}

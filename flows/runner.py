@@ -1,0 +1,227 @@
+"""One process's engine for one target: tick and delivery over what is published, with the lock held only in between.
+
+The plain functions under the Prefect flows, `penstock run` and the demo. A `Runner` keeps compiled plans between ticks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from compiler.catalog import Catalog
+from compiler.check import check_templates, check_workflow
+from compiler.errors import DefinitionError, ProjectError
+from compiler.plan import Plan
+from compiler.planner import Settings as PlanSettings
+from compiler.planner import plan
+from destinations import create
+from destinations.base import Destination
+from destinations.recorder import Recorder, RecorderConfig
+from flows.engine.attempts import AttemptLog, HighWater, check_high_water, write_high_water
+from flows.engine.clock import Clock, SystemClock
+from flows.engine.crash import crash_point
+from flows.engine.deployment import Deployed, Deployment
+from flows.engine.dispatcher import Delivery, DeliveryReport, deliver
+from flows.engine.evaluator import Evaluator, TickReport
+from flows.engine.recheck import rechecker
+from flows.engine.rendering import renderer
+from flows.journal.migrations import migrate, read_meta
+from flows.journal.tables import StateTables
+from flows.project import Project, snapshot_catalog
+from flows.publication import Change, Published, PublishedVersion, load_published, publish
+from flows.warehouse.base import Warehouse
+from flows.warehouse.lock import DEFAULT_WAIT
+
+OpenWarehouse = Callable[[], Any]
+
+
+@dataclass
+class Runner:
+    """Ticks and deliveries of one project target.
+
+    Attributes:
+        project: the target.
+        clock: the time.
+        notes: what people should be told, in order; the caller prints and clears them.
+        wait: how long to wait for the warehouse's lock.
+        stopping: True ends a delivery pass after what is in flight.
+    """
+
+    project: Project
+    clock: Clock = field(default_factory=SystemClock)
+    notes: list[str] = field(default_factory=list)
+    wait: timedelta = DEFAULT_WAIT
+    stopping: Callable[[], bool] = lambda: False
+    keep_open: Warehouse | None = None
+    _evaluator: Evaluator | None = None
+    _published: Published | None = None
+    _fingerprint: object = None
+
+    @contextmanager
+    def open(self) -> Iterator[Warehouse]:
+        """The warehouse for a short section, or the one connection that the caller keeps."""
+        if self.keep_open is not None:
+            yield self.keep_open
+            return
+        with self.project.open_warehouse(wait=self.wait) as warehouse:
+            yield warehouse
+
+    def apply(self, *, who: str | None = None) -> list[Change]:
+        """Migrate the state and publish changed files.
+
+        Raises:
+            DefinitionError: a definition is wrong; nothing was published.
+        """
+        with self.open() as warehouse:
+            migrate(warehouse, self.project.state_schema, self.clock.now(), self.project.workspace)
+            self._check(snapshot_catalog(warehouse, self.project))
+            return publish(warehouse, self.project.state_schema, self.project, self.clock, who=who)
+
+    def tick(self) -> TickReport:
+        """Evaluate one tick and move the high-water mark.
+
+        Raises:
+            StateError: nothing is published, or the state went back.
+        """
+        with self.open() as warehouse:
+            self._check_state(warehouse)
+            evaluator = self._current(warehouse)
+            report = evaluator.tick(warehouse)
+            crash_point("before_mark")
+            write_high_water(self.project.local, self._high_water(warehouse))
+        return report
+
+    def deliver(self) -> DeliveryReport:
+        """Deliver what may be delivered now."""
+        with self.open() as warehouse:
+            self._check_state(warehouse)
+            evaluator = self._current(warehouse)
+        published = self._published
+        if published is None:
+            raise ProjectError("nothing is published", hint="penstock apply")
+        with AttemptLog(self.project.local) as log:
+            return asyncio.run(deliver(Delivery(
+                open_warehouse=self.open, schema=self.project.state_schema, destinations=self._destinations(published),
+                render=renderer(published.templates), clock=self.clock, recheck=rechecker(evaluator), log=log,
+                max_sends_per_day=published.max_sends_per_day, stopping=self.stopping,
+            )))  # fmt: skip
+
+    # ------------------------------------------------------------ what is published
+
+    def _check(self, catalog: Catalog) -> None:
+        """Compile every definition against the warehouse as it is now, before anything is published."""
+        definitions = self.project.definitions
+        problems = list(definitions.problems)
+        for document in definitions.workflows.values():
+            checked = check_workflow(document, catalog, self.project.settings.effective_policy)
+            problems += [problem for problem in checked.problems if problem.severity == "error"]
+        problems += check_templates(definitions.templates.values(), catalog)
+        if problems:
+            raise DefinitionError(problems)
+
+    def _check_state(self, warehouse: Warehouse) -> None:
+        note = check_high_water(self.project.local, self._high_water(warehouse))
+        if note:
+            self.notes.append(note)
+
+    def _high_water(self, warehouse: Warehouse) -> HighWater:
+        schema = self.project.state_schema
+        meta = read_meta(warehouse, schema)
+        if meta is None:
+            raise ProjectError(f"schema {schema} has no state yet", code="E626", hint="penstock apply")
+        state = StateTables(schema)
+        text = "SELECT coalesce(max(tick), 0) AS tick, coalesce(max(fence), 0) AS fence FROM ticks"
+        last = warehouse.rows(state.statement(warehouse, text))[0]
+        return HighWater(meta.workspace, meta.state_id, meta.schema_version, last["tick"], last["fence"])
+
+    def _current(self, warehouse: Warehouse) -> Evaluator:
+        schema = self.project.state_schema
+        state = StateTables(schema)
+        fingerprint = tuple(warehouse.rows(state.statement(warehouse, _PUBLISHED))[0].values())
+        if self._evaluator is not None and fingerprint == self._fingerprint and self.keep_open is not None:
+            return self._evaluator
+        if self._published is None or fingerprint != self._fingerprint:
+            self._published = load_published(warehouse, schema)
+        deployment = deployment_of(self._published, self._published.catalog(warehouse), self.project.workspace)
+        if self._evaluator is None or deployment != self._evaluator.deployment:
+            self._evaluator = Evaluator(deployment, self.clock)
+        self._fingerprint = fingerprint
+        return self._evaluator
+
+    def _destinations(self, published: Published) -> dict[str, Destination]:
+        if published.deliver == "live":
+            return {
+                name: create(name, config, _secret, self.clock.now)
+                for name, config in published.settings.destinations.items()
+            }
+        folder = str(self.project.local / "outbox")
+        return {
+            name: Recorder(name, RecorderConfig(folder=folder), self.clock.now)
+            for name in published.settings.destinations
+        }
+
+
+def _secret(name: str) -> str:
+    return os.environ[name]
+
+
+def deployment_of(published: Published, catalog: Catalog, workspace: str) -> Deployment:
+    """Compile what is published; a workflow that no longer compiles stands in `broken` with the reason."""
+    settings = PlanSettings(policy=published.settings.effective_policy)
+    broken: dict[str, str] = {}
+    found: dict[str, dict[int, tuple[PublishedVersion, Plan]]] = {}
+    for version in published.versions:
+        try:
+            compiled = plan(version.definition, catalog, settings, version=version.version)
+        except DefinitionError as error:
+            first = error.problems[0]
+            place = ".".join(map(str, first.path))
+            broken[version.workflow] = (
+                f"{first.code} {first.message} ({version.workflow} version {version.version}, {place})"
+            )
+            continue
+        found.setdefault(version.workflow, {})[version.version] = (version, compiled)
+    deployed: dict[str, Deployed] = {}
+    for name, versions in found.items():
+        if name in broken:
+            continue
+        current = next((number for number, (version, _) in versions.items() if version.current), None)
+        activated = min(version.activated_at for version, _ in versions.values())
+        deployed[name] = Deployed(name, current, activated, {number: made for number, (_, made) in versions.items()})
+    zone = published.settings.effective_policy.default_timezone or "UTC"
+    return Deployment(workspace, published.schema, catalog, zone, deployed, published.newest, broken)
+
+
+def run_tick(project: Project, clock: Clock | None = None) -> TickReport:
+    """One tick of a target."""
+    return Runner(project, clock or SystemClock()).tick()
+
+
+def run_delivery(project: Project, clock: Clock | None = None) -> DeliveryReport:
+    """One delivery pass of a target."""
+    return Runner(project, clock or SystemClock()).deliver()
+
+
+def outbox_folder(project: Project) -> Path:
+    """Where the messages of `deliver: outbox` are written."""
+    return project.local / "outbox"
+
+
+def counts_line(report: TickReport, delivery: DeliveryReport | None) -> Mapping[str, Any]:
+    """The figures of one tick and its delivery, for the terminal and for JSON."""
+    counts = dict(report.counts)
+    sent = dict(delivery.counts) if delivery is not None else {}
+    return {"tick": report.tick, "tick_at": report.tick_at.isoformat(), **counts, "delivered": sent,
+            "set_aside": report.set_aside}  # fmt: skip
+
+
+_PUBLISHED = """
+    SELECT (SELECT count(*) FROM workflow_versions) AS versions, (SELECT max(retired_at) FROM workflow_versions) AS retired,
+        (SELECT count(*) FROM templates) AS templates, (SELECT max(version) FROM config_versions) AS config
+"""
