@@ -8,6 +8,7 @@ everything raised as `PenstockError` brings its own.
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Concatenate, Literal
 
 import typer
@@ -91,6 +92,67 @@ def validate(
     from studio.commands import validate
 
     finish(validate.run(options, trust=trust, select=select or (), strict=strict, form=form))
+
+
+@verb(name="compile")
+def compile_(
+    options: Options,
+    select: Select = None,
+    dialect: Annotated[Literal["duckdb"], typer.Option(help="SQL of this warehouse.")] = "duckdb",
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail when the exposures file differs.")
+    ] = False,
+) -> None:
+    """Write the SQL, plan and diagram of workflows, and their dbt exposures; one selected workflow is printed."""
+    from studio.commands import compile
+
+    finish(compile.run(options, select=select or (), dialect=dialect, check=check))
+
+
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def dbt(
+    context: typer.Context,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS...", help="A command line of dbt.")] = None,
+) -> None:
+    """Run dbt in-process under the warehouse's lock, with this target and its variables: penstock dbt build."""
+    from studio.commands import dbt
+
+    finish(dbt.run(context.ensure_object(Given).options, arguments or ()))
+
+
+@verb()
+def apply(
+    options: Options,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also on a live target.")] = False,
+) -> None:
+    """Publish workflows, templates and penstock.yaml to a target."""
+    from studio.commands import apply
+
+    finish(apply.run(options, yes=yes))
+
+
+@verb(name="run")
+def run_(
+    options: Options,
+    every: Annotated[str | None, typer.Option(help="Go on until interrupted, a tick every so often: 10s, 5m.")] = None,
+) -> None:
+    """Evaluate what is due and deliver it: one tick, or a loop of ticks."""
+    from studio.commands import run
+
+    finish(run.run(options, every=every))
+
+
+@verb()
+def test(
+    options: Options,
+    paths: Annotated[list[Path] | None, typer.Argument(help="Simulation files or folders; default workflow_tests/.")] = None,
+    select: Annotated[list[str] | None, typer.Option("--select", "-s", help="Only these cases; repeatable.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Write the log as `expect` where it differs.")] = False,
+) -> None:
+    """Run journeys: workflows over written contacts and events, compared with the expected log."""
+    from studio.commands import test
+
+    finish(test.run(options, paths=paths or [], select=select or [], rewrite=update))
 
 
 def finish(code: int) -> None:

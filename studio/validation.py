@@ -1,4 +1,4 @@
-"""Checks a whole project offline: penstock.yaml, workflows, templates, their references; builds and opens nothing."""
+"""Checks a whole project offline: penstock.yaml, workflows, templates, their references; opens nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from compiler.errors import DefinitionError, Problem
 from destinations import REGISTRY, ConfigurationError
 from flows.engine.clock import SystemClock
 from flows.project import Project, find_project, load_project
+from studio.schemas import write_schemas
 from studio.selection import selected
 
 
@@ -51,7 +52,7 @@ def validate(
 
 
 def check_project(project: Project, trust: Trust = "sql", select: Collection[str] = ()) -> Report:
-    """Check the definition files of a project against its catalog.
+    """Check the definition files of a project against its catalog, and refresh the schemas for editors.
 
     Args:
         project: the project, read for a target.
@@ -71,6 +72,7 @@ def check_project(project: Project, trust: Trust = "sql", select: Collection[str
     except DefinitionError as error:
         found += error.problems
     else:
+        write_schemas(project.folder, catalog)
         policy = project.settings.effective_policy
         documents = {name: document for name, document in definitions.workflows.items() if name in chosen}
         checked = [check_workflow(document, catalog, policy, trust) for document in documents.values()]

@@ -1,0 +1,161 @@
+"""Runs dbt in this process, under the lock of the warehouse file, and remembers what columns the warehouse then has."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from compiler.errors import ProjectError, WarehouseLocked
+from compiler.yaml import read_yaml
+from flows.profile import find_profiles
+from flows.project import Project
+from flows.relations import take_snapshot, write_snapshot
+from flows.warehouse.lock import DEFAULT_WAIT, Patience, SidecarLock
+
+OFFLINE = frozenset({"clean", "deps", "init", "list", "ls", "parse"})
+"""Commands of dbt that do not open the warehouse; `docs serve` does not either."""
+_LOG = "file_log"
+_NO_TELEMETRY = "--no-send-anonymous-usage-stats"
+
+
+@dataclass(frozen=True)
+class DbtOutcome:
+    """How dbt ended: exit code (0 done, 1 a node failed, 2 it could not run), and why when it could not run."""
+
+    exit_code: int
+    message: str = ""
+
+
+def run_dbt(
+    project: Project, arguments: Sequence[str], *, profiles_dir: Path | None = None, wait: timedelta = DEFAULT_WAIT
+) -> DbtOutcome:
+    """Run one dbt command for the project's target; dbt itself prints its progress.
+
+    The target, the folders and the variable `penstock_schema` are given to dbt unless `arguments` name them; every
+    connection is closed before the lock is let go.
+
+    Args:
+        project: the project and its target.
+        arguments: the command line after `dbt`, for example `["build", "--select", "marts"]`.
+        profiles_dir: folder of profiles.yml when it is not where dbt looks.
+        wait: how long to wait for somebody else who holds the warehouse.
+
+    Raises:
+        WarehouseLocked: somebody else still holds it; the message names the process.
+        ProjectError: `--vars` is no YAML map.
+    """
+    line = _command_line(project, arguments, find_profiles(project.folder, profiles_dir).parent)
+    if _offline(arguments):
+        return _invoke(project, line)
+    with _locked(project.warehouse.path, wait):
+        outcome = _invoke(project, line)
+        if project.warehouse.path.is_file():
+            _remember(project)
+    return outcome
+
+
+def _command_line(project: Project, arguments: Sequence[str], profiles: Path) -> list[str]:
+    words = list(arguments)
+    if not any(not word.startswith("-") for word in words):
+        return words  # `dbt --version`, `dbt --help`
+    if "--help" in words or "-h" in words:
+        return words
+    words, given = _without_vars(words)
+    variables = {**project.dbt_variables, **given}
+    line = [*words, "--project-dir", str(project.folder), "--vars", _yaml(variables)]
+    if not _names(words, "--profiles-dir"):
+        line += ["--profiles-dir", str(profiles.resolve())]
+    if not _names(words, "--target", "-t"):
+        line += ["--target", project.target]
+    return [_NO_TELEMETRY, *line]
+
+
+def _names(words: Sequence[str], *options: str) -> bool:
+    return any(word == option or word.startswith(f"{option}=") for word in words for option in options)
+
+
+def _without_vars(words: Sequence[str]) -> tuple[list[str], dict[str, object]]:
+    """The command line without `--vars`, and what they said: dbt knows one such option, and ours is one too."""
+    kept: list[str] = []
+    given: dict[str, object] = {}
+    rest = iter(words)
+    for word in rest:
+        if word == "--vars":
+            given |= _variables(next(rest, ""))
+        elif word.startswith("--vars="):
+            given |= _variables(word.removeprefix("--vars="))
+        else:
+            kept.append(word)
+    return kept, given
+
+
+def _variables(text: str) -> dict[str, object]:
+    tree, problems = read_yaml(text, "--vars")
+    if problems or not isinstance(tree.data, dict):
+        raise ProjectError(f"--vars takes a YAML map, this is '{text}'", code="E509", hint="--vars '{name: value}'")
+    found: dict[str, object] = tree.plain
+    return found
+
+
+def _yaml(variables: dict[str, object]) -> str:
+    import json
+
+    return json.dumps(variables)  # JSON is YAML
+
+
+def _offline(arguments: Sequence[str]) -> bool:
+    words = [word for word in arguments if not word.startswith("-")]
+    if not words or words[0] in OFFLINE or "--help" in arguments or "-h" in arguments:
+        return True
+    return words[:2] == ["docs", "serve"]
+
+
+@contextlib.contextmanager
+def _locked(file: Path, wait: timedelta) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = SidecarLock(file)
+    if not lock.acquire(Patience(wait)):
+        raise WarehouseLocked(
+            f"the warehouse file {file} is {lock.holder()}", hint="wait until it has finished, or stop it"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _invoke(project: Project, line: list[str]) -> DbtOutcome:
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+
+    with contextlib.chdir(project.folder):  # a relative path in profiles.yml counts from the project's folder
+        try:
+            result = dbtRunner().invoke(line)
+        finally:
+            DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+            _close_log()
+    if result.success:
+        return DbtOutcome(0)
+    if isinstance(result.exception, KeyboardInterrupt | SystemExit):
+        raise result.exception
+    return DbtOutcome(1) if result.exception is None else DbtOutcome(2, str(result.exception).strip())
+
+
+def _close_log() -> None:
+    """dbt forgets the handle of its log file; a process that runs dbt every hour would collect them."""
+    log = logging.getLogger(_LOG)
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _remember(project: Project) -> None:
+    """Keep the columns of what is built now; this process holds the lock already."""
+    from flows.warehouse.duckdb import DuckDBWarehouse
+
+    with DuckDBWarehouse(project.warehouse.path, lock=False) as warehouse:
+        write_snapshot(project.local / "catalog.json", take_snapshot(warehouse, project.state_schema))
