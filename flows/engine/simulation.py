@@ -204,9 +204,9 @@ class _Reader:
 
     def _from_file(self, path: tuple[str | int, ...], name: str) -> Document:
         here = self.path.parent
-        candidates = [here / name, here / f"{name}.yaml", here.parent / "workflows" / f"{name}.yaml"]
+        candidates = [here.parent / "workflows" / f"{name}.yaml", here / name, here / f"{name}.yaml"]
         for candidate in candidates:
-            if candidate.is_file():
+            if candidate.is_file() and candidate.resolve() != self.path.resolve():
                 return parse_workflow(candidate.read_text("utf-8"), str(candidate))
         raise self._error(path, f"no workflow file '{name}'", hint=f"looked for {', '.join(map(str, candidates))}")
 
