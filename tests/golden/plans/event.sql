@@ -1,0 +1,380 @@
+-- Workflow event: what every tick runs for it, in this order.
+-- Written by `penstock compile`; the engine runs the same statements.
+-- $tick_at: instant of the tick · $earliest: what is older is no candidate · $fresh: the workflow is new.
+--
+-- Conditions as written:
+--   trigger.where: entry.activity = 'order_placed'
+--   entry.key: entry.activity_id
+--   goals.0.when: did('order_placed', since => 'entry')
+--   steps.2.wait_for: did('page_seen')
+
+-- 1 · entry
+-- candidates: events order_placed that arrived
+create or replace temp table tick_candidates as
+SELECT
+  f.contact_id,
+  CAST((
+    f.entry ->> '$.activity_id'
+  ) AS TEXT) AS key,
+  CAST(f.entry_ref AS TEXT) AS entry_ref,
+  f.entry_at AS candidate_at,
+  f.entry
+FROM (
+  WITH base AS (
+    SELECT
+      a.contact_id,
+      a.entry,
+      a.event_id AS entry_ref,
+      a.event_time AS entry_at,
+      COALESCE(c.tz, 'UTC') AS tz
+    FROM tick_arrivals AS a
+    JOIN tick_contacts AS c
+      ON c.contact_id = a.contact_id
+    WHERE
+      a.name IN ('order_placed') AND (
+        NOT a.fresh OR $fresh
+      )
+  )
+  SELECT
+    f.*
+  FROM base AS f
+) AS f
+WHERE
+  (
+    f.entry ->> '$.activity'
+  ) = 'order_placed';
+
+-- 2 · exits
+-- enrollments that leave before anything else happens: goals, exits, time over
+create or replace temp table tick_exits as
+SELECT
+  x.*
+FROM (
+  SELECT
+    f.enrollment_id,
+    f.contact_id,
+    f.key,
+    CASE WHEN (
+      COALESCE(f.did_order_placed_92ebc1, 0) = 1
+    ) THEN 'goal' END AS reason
+  FROM (
+    WITH base AS (
+      SELECT
+        s.*,
+        COALESCE(c.tz, 'UTC') AS tz
+      FROM tick_scope AS s
+      LEFT JOIN tick_contacts AS c
+        ON c.contact_id = s.contact_id
+    ), looked AS (
+      SELECT
+        f.enrollment_id AS row_id,
+        MAX(CAST(CASE WHEN e.name = 'order_placed' AND e.event_time >= f.entry_at THEN TRUE END AS INT)) AS did_order_placed_92ebc1
+      FROM base AS f
+      JOIN tick_events AS e
+        ON (
+          e.contact_id = f.contact_id AND e.name = 'order_placed'
+        )
+        AND e.event_id IS DISTINCT FROM f.entry_ref
+      GROUP BY
+        f.enrollment_id
+    )
+    SELECT
+      f.*,
+      k.did_order_placed_92ebc1
+    FROM base AS f
+    LEFT JOIN looked AS k
+      ON k.row_id = f.enrollment_id
+  ) AS f
+) AS x
+WHERE
+  NOT x.reason IS NULL;
+
+-- 3 · frame
+-- one row per due enrollment with everything its conditions read, computed once
+create or replace temp table tick_frame as
+WITH base AS (
+  SELECT
+    s.*,
+    "c"."c_given_name",
+    c.m_email,
+    c.m_phone,
+    c.m_bounced,
+    c.m_unsubscribed,
+    c.m_groups,
+    COALESCE(c.tz, 'UTC') AS tz,
+    CASE
+      WHEN s.position = 'soon'
+      THEN 0
+      WHEN s.position = 'thanks'
+      THEN 1
+      WHEN s.position = 'looked'
+      THEN 2
+      WHEN s.position = 'interested'
+      THEN 3
+      WHEN s.position = 'tell'
+      THEN 4
+    END AS p0
+  FROM tick_scope AS s
+  LEFT JOIN tick_contacts AS c
+    ON c.contact_id = s.contact_id
+), looked AS (
+  SELECT
+    f.enrollment_id AS row_id,
+    ARRAY_AGG(e.event_time) FILTER(WHERE
+      e.name = 'page_seen' AND e.event_time >= f.entry_at) AS did_page_seen_19e0ed
+  FROM base AS f
+  JOIN tick_events AS e
+    ON (
+      e.contact_id = f.contact_id AND e.name = 'page_seen'
+    )
+    AND e.event_id IS DISTINCT FROM f.entry_ref
+  GROUP BY
+    f.enrollment_id
+)
+SELECT
+  f.*,
+  k.did_page_seen_19e0ed
+FROM base AS f
+LEFT JOIN looked AS k
+  ON k.row_id = f.enrollment_id;
+
+-- 4 · stage 1
+-- every due enrollment walks on, one layer per step, until it rests or ends; acts: thanks, interested, tell
+create or replace temp table tick_stage_0 as
+WITH l0 AS (
+  SELECT
+    f.*,
+    f.p0 AS p,
+    f.logical_at AS l
+  FROM tick_frame AS f
+), l1 AS (
+  SELECT
+    f.*,
+    CASE
+      WHEN "f"."p" = 0 AND "f"."l" + INTERVAL '3600' SECOND <= CAST($tick_at AS TIMESTAMP)
+      THEN 1
+      ELSE "f"."p"
+    END AS "p_0",
+    CASE
+      WHEN "f"."p" = 0 AND "f"."l" + INTERVAL '3600' SECOND <= CAST($tick_at AS TIMESTAMP)
+      THEN "f"."l" + INTERVAL '3600' SECOND
+      ELSE "f"."l"
+    END AS "l_0"
+  FROM l0 AS f
+), l2 AS (
+  SELECT
+    f.*,
+    CASE WHEN "f"."p_0" = 1 THEN 2 ELSE "f"."p_0" END AS "p_1",
+    CASE
+      WHEN "f"."p_0" = 1 AND CAST($tick_at AS TIMESTAMP) > "f"."l_0" + INTERVAL '3600' SECOND
+      THEN CAST($tick_at AS TIMESTAMP)
+      ELSE "f"."l_0"
+    END AS "l_1",
+    CASE WHEN "f"."p_0" = 1 THEN "f"."l_0" ELSE CAST(NULL AS TIMESTAMP) END AS "a1"
+  FROM l1 AS f
+), l3m AS (
+  SELECT
+    f.*,
+    CASE
+      WHEN "f"."p_1" = 2
+      THEN LIST_MIN(
+        LIST_FILTER(
+          f.did_page_seen_19e0ed,
+          LAMBDA x : x >= f.entry_at
+          AND x <= UTC_INSTANT((
+            "f"."l_1" AT TIME ZONE 'UTC' AT TIME ZONE f.tz
+          ) + INTERVAL '2' DAY, f.tz)
+        )
+      )
+      ELSE CAST(NULL AS TIMESTAMP)
+    END AS "m2",
+    CASE
+      WHEN "f"."p_1" = 2
+      THEN UTC_INSTANT((
+        "f"."l_1" AT TIME ZONE 'UTC' AT TIME ZONE f.tz
+      ) + INTERVAL '2' DAY, f.tz)
+      ELSE CAST(NULL AS TIMESTAMP)
+    END AS "d2"
+  FROM l2 AS f
+), l3 AS (
+  SELECT
+    f.*,
+    CASE
+      WHEN "f"."p_1" = 2 AND NOT f.m2 IS NULL
+      THEN 3
+      WHEN "f"."p_1" = 2 AND f.d2 <= CAST($tick_at AS TIMESTAMP)
+      THEN 4
+      ELSE "f"."p_1"
+    END AS "p_2",
+    CASE
+      WHEN "f"."p_1" = 2 AND NOT f.m2 IS NULL
+      THEN CASE WHEN f.m2 > "f"."l_1" THEN f.m2 ELSE "f"."l_1" END
+      WHEN "f"."p_1" = 2 AND f.d2 <= CAST($tick_at AS TIMESTAMP)
+      THEN f.d2
+      ELSE "f"."l_1"
+    END AS "l_2"
+  FROM l3m AS f
+), l4 AS (
+  SELECT
+    f.*,
+    CASE WHEN "f"."p_2" = 3 THEN 5 ELSE "f"."p_2" END AS "p_3",
+    CASE
+      WHEN "f"."p_2" = 3 AND CAST($tick_at AS TIMESTAMP) > "f"."l_2" + INTERVAL '3600' SECOND
+      THEN CAST($tick_at AS TIMESTAMP)
+      ELSE "f"."l_2"
+    END AS "l_3",
+    CASE WHEN "f"."p_2" = 3 THEN "f"."l_2" ELSE CAST(NULL AS TIMESTAMP) END AS "a3"
+  FROM l3 AS f
+), l5 AS (
+  SELECT
+    f.*,
+    CASE WHEN "f"."p_3" = 4 THEN 5 ELSE "f"."p_3" END AS "p_4",
+    CASE
+      WHEN "f"."p_3" = 4 AND CAST($tick_at AS TIMESTAMP) > "f"."l_3" + INTERVAL '3600' SECOND
+      THEN CAST($tick_at AS TIMESTAMP)
+      ELSE "f"."l_3"
+    END AS "l_4",
+    CASE WHEN "f"."p_3" = 4 THEN "f"."l_3" ELSE CAST(NULL AS TIMESTAMP) END AS "a4"
+  FROM l4 AS f
+)
+SELECT
+  "f"."enrollment_id",
+  "f"."contact_id",
+  "f"."key",
+  "f"."entry_ref",
+  "f"."entry",
+  "f"."entry_at",
+  "f"."position",
+  "f"."logical_at",
+  "f"."due_at",
+  "f"."steps",
+  "f"."c_given_name",
+  "f"."m_email",
+  "f"."m_phone",
+  "f"."m_bounced",
+  "f"."m_unsubscribed",
+  "f"."m_groups",
+  "f"."tz",
+  "f"."p0",
+  "f"."did_page_seen_19e0ed",
+  "f"."p_4" AS "p",
+  "f"."l_4" AS "l",
+  f.a1 AS a1,
+  f.a3 AS a3,
+  f.a4 AS a4
+FROM l5 AS f;
+
+-- 5 · action thanks
+-- email thanks through post: who reached it in this tick
+SELECT
+  f.enrollment_id,
+  f.contact_id,
+  f.key,
+  1 AS ordinal,
+  'thanks' AS step,
+  'email' AS kind,
+  'thanks' AS what,
+  f.a1 AS due,
+  CASE
+    WHEN COALESCE(f.m_bounced, FALSE)
+    THEN 'skipped(bounced)'
+    WHEN TRIM(COALESCE(f.m_email, '')) = ''
+    THEN 'skipped(no_address)'
+    WHEN COALESCE(f.m_unsubscribed, FALSE)
+    THEN 'skipped(unsubscribed)'
+    ELSE 'decided'
+  END AS outcome,
+  JSON_OBJECT('contact', JSON_OBJECT('given_name', f.c_given_name), 'address', f.m_email, 'on_error', 'continue') AS payload,
+  CAST(NULL AS TIMESTAMP) AS expires_at
+FROM tick_stage_0 AS f
+WHERE
+  NOT f.a1 IS NULL;
+
+-- 6 · action interested
+-- tag interested: who reached it in this tick
+SELECT
+  f.enrollment_id,
+  f.contact_id,
+  f.key,
+  3 AS ordinal,
+  'interested' AS step,
+  'tag' AS kind,
+  'interested' AS what,
+  f.a3 AS due,
+  'ok' AS outcome,
+  CAST(NULL AS JSON) AS payload,
+  CAST(NULL AS TIMESTAMP) AS expires_at
+FROM tick_stage_0 AS f
+WHERE
+  NOT f.a3 IS NULL;
+
+-- 7 · action tell
+-- notify baker through post: who reached it in this tick
+SELECT
+  f.enrollment_id,
+  f.contact_id,
+  f.key,
+  4 AS ordinal,
+  'tell' AS step,
+  'notify' AS kind,
+  'baker' AS what,
+  f.a4 AS due,
+  'decided' AS outcome,
+  JSON_OBJECT(
+    'contact',
+    JSON_OBJECT(),
+    'address',
+    f.m_email,
+    'on_error',
+    'continue',
+    'step',
+    JSON_OBJECT('target', 'baker', 'text', 'A quiet customer')
+  ) AS payload,
+  CAST(NULL AS TIMESTAMP) AS expires_at
+FROM tick_stage_0 AS f
+WHERE
+  NOT f.a4 IS NULL;
+
+-- 8 · moves
+-- where each enrollment came to rest, until when, or how it ended
+create or replace temp table tick_moves as
+SELECT
+  x.*
+FROM (
+  SELECT
+    f.enrollment_id,
+    f.contact_id,
+    f.key,
+    f.p AS ordinal,
+    COALESCE(
+      CASE
+        WHEN f.p = 0
+        THEN 'soon'
+        WHEN f.p = 1
+        THEN 'thanks'
+        WHEN f.p = 2
+        THEN 'looked'
+        WHEN f.p = 3
+        THEN 'interested'
+        WHEN f.p = 4
+        THEN 'tell'
+      END,
+      f.position
+    ) AS position,
+    f.l AS logical_at,
+    CASE
+      WHEN f.p = 0
+      THEN f.l + INTERVAL '3600' SECOND
+      WHEN f.p = 2
+      THEN UTC_INSTANT((
+        f.l AT TIME ZONE 'UTC' AT TIME ZONE f.tz
+      ) + INTERVAL '2' DAY, f.tz)
+    END AS due_at,
+    f.steps AS steps,
+    CASE WHEN f.p = 5 THEN 'completed' END AS exit,
+    f.p <> f.p0 AS moved,
+    f.due_at AS due_before
+  FROM tick_stage_0 AS f
+) AS x
+WHERE
+  x.moved OR NOT x.exit IS NULL OR x.due_at IS DISTINCT FROM x.due_before;

@@ -1,0 +1,211 @@
+-- Workflow rows: what every tick runs for it, in this order.
+-- Written by `penstock compile`; the engine runs the same statements.
+-- $tick_at: instant of the tick · $earliest: what is older is no candidate · $fresh: the workflow is new.
+--
+-- Conditions as written:
+--   trigger.contact: person_id
+--   trigger.at: happened_at
+--   trigger.key: activity_id
+--   trigger.where: activity = 'page_seen'
+--   steps.0.if: not has_tag('reader')
+
+-- 1 · rows
+-- rows of activity whose key is new
+create or replace temp table tick_rows as
+SELECT
+  r.*,
+  r.key AS entry_ref,
+  JSON_OBJECT(
+    'activity_id',
+    "r"."r_activity_id",
+    'person_id',
+    "r"."r_person_id",
+    'activity',
+    "r"."r_activity",
+    'happened_at',
+    "r"."r_happened_at",
+    'arrived_at',
+    "r"."r_arrived_at"
+  ) AS entry
+FROM (
+  SELECT
+    f.*,
+    CAST(f.r_person_id AS TEXT) AS contact_id,
+    CAST(f.r_activity_id AS TEXT) AS key,
+    CAST(f.r_happened_at AS TIMESTAMP) AS entry_at
+  FROM (
+    SELECT
+      m."activity_id" AS "r_activity_id",
+      m."person_id" AS "r_person_id",
+      m."activity" AS "r_activity",
+      m."happened_at" AS "r_happened_at",
+      m."arrived_at" AS "r_arrived_at"
+    FROM "shop"."activity" AS m
+  ) AS f
+  WHERE
+    f.r_activity = 'page_seen'
+) AS r
+WHERE
+  r.entry_at <= CAST($tick_at AS TIMESTAMP)
+  AND r.entry_at >= $earliest
+  AND NOT r.key IS NULL
+  AND NOT EXISTS(
+    SELECT
+      1
+    FROM penstock_dev.candidates AS k
+    WHERE
+      k.workflow = 'rows' AND k.entry_ref = r.key
+  );
+
+-- 2 · entry
+-- candidates among them
+create or replace temp table tick_candidates as
+SELECT
+  f.contact_id,
+  f.key AS key,
+  CAST(f.entry_ref AS TEXT) AS entry_ref,
+  f.entry_at AS candidate_at,
+  f.entry
+FROM (
+  WITH base AS (
+    SELECT
+      r.*,
+      COALESCE(c.tz, 'UTC') AS tz
+    FROM tick_rows AS r
+    JOIN tick_contacts AS c
+      ON c.contact_id = r.contact_id
+  )
+  SELECT
+    f.*
+  FROM base AS f
+) AS f
+WHERE
+  f.r_activity = 'page_seen';
+
+-- 3 · frame
+-- one row per due enrollment with everything its conditions read, computed once
+create or replace temp table tick_frame as
+WITH base AS (
+  SELECT
+    s.*,
+    "c"."c_given_name",
+    c.m_email,
+    c.m_phone,
+    c.m_bounced,
+    c.m_unsubscribed,
+    c.m_groups,
+    COALESCE(c.tz, 'UTC') AS tz,
+    CASE WHEN s.position = 'mail' THEN 0 END AS p0
+  FROM tick_scope AS s
+  LEFT JOIN tick_contacts AS c
+    ON c.contact_id = s.contact_id
+)
+SELECT
+  f.*,
+  EXISTS(
+    SELECT
+      1
+    FROM penstock_dev.contact_tags AS v
+    WHERE
+      v.contact_id = f.contact_id AND v.tag = 'reader'
+  ) AS "tag_reader"
+FROM base AS f;
+
+-- 4 · stage 1
+-- every due enrollment walks on, one layer per step, until it rests or ends; acts: mail
+create or replace temp table tick_stage_0 as
+WITH l0 AS (
+  SELECT
+    f.*,
+    f.p0 AS p,
+    f.logical_at AS l
+  FROM tick_frame AS f
+), l1 AS (
+  SELECT
+    f.*,
+    CASE WHEN "f"."p" = 0 THEN 1 ELSE "f"."p" END AS "p_0",
+    CASE
+      WHEN "f"."p" = 0 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
+      THEN CAST($tick_at AS TIMESTAMP)
+      ELSE "f"."l"
+    END AS "l_0",
+    CASE WHEN "f"."p" = 0 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a0",
+    CASE WHEN "f"."p" = 0 THEN COALESCE(NOT f.tag_reader, FALSE) ELSE FALSE END AS "k0"
+  FROM l0 AS f
+)
+SELECT
+  "f"."enrollment_id",
+  "f"."contact_id",
+  "f"."key",
+  "f"."entry_ref",
+  "f"."entry",
+  "f"."entry_at",
+  "f"."position",
+  "f"."logical_at",
+  "f"."due_at",
+  "f"."steps",
+  "f"."c_given_name",
+  "f"."m_email",
+  "f"."m_phone",
+  "f"."m_bounced",
+  "f"."m_unsubscribed",
+  "f"."m_groups",
+  "f"."tz",
+  "f"."p0",
+  "f"."tag_reader",
+  "f"."p_0" AS "p",
+  "f"."l_0" AS "l",
+  f.a0 AS a0,
+  f.k0 AS k0
+FROM l1 AS f;
+
+-- 5 · action mail
+-- email thanks through post: who reached it in this tick
+SELECT
+  f.enrollment_id,
+  f.contact_id,
+  f.key,
+  0 AS ordinal,
+  'mail' AS step,
+  'email' AS kind,
+  'thanks' AS what,
+  f.a0 AS due,
+  CASE
+    WHEN NOT f.k0
+    THEN 'skipped(condition)'
+    WHEN COALESCE(f.m_bounced, FALSE)
+    THEN 'skipped(bounced)'
+    WHEN TRIM(COALESCE(f.m_email, '')) = ''
+    THEN 'skipped(no_address)'
+    WHEN COALESCE(f.m_unsubscribed, FALSE)
+    THEN 'skipped(unsubscribed)'
+    ELSE 'decided'
+  END AS outcome,
+  JSON_OBJECT('contact', JSON_OBJECT('given_name', f.c_given_name), 'address', f.m_email, 'on_error', 'continue') AS payload,
+  CAST(NULL AS TIMESTAMP) AS expires_at
+FROM tick_stage_0 AS f
+WHERE
+  NOT f.a0 IS NULL;
+
+-- 6 · moves
+-- where each enrollment came to rest, until when, or how it ended
+create or replace temp table tick_moves as
+SELECT
+  x.*
+FROM (
+  SELECT
+    f.enrollment_id,
+    f.contact_id,
+    f.key,
+    f.p AS ordinal,
+    COALESCE(CASE WHEN f.p = 0 THEN 'mail' END, f.position) AS position,
+    f.l AS logical_at,
+    CAST(NULL AS TIMESTAMP) AS due_at,
+    f.steps AS steps,
+    CASE WHEN f.p = 1 THEN 'completed' END AS exit,
+    f.p <> f.p0 AS moved,
+    f.due_at AS due_before
+  FROM tick_stage_0 AS f
+) AS x
+WHERE
+  x.moved OR NOT x.exit IS NULL OR x.due_at IS DISTINCT FROM x.due_before;
