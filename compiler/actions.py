@@ -193,7 +193,8 @@ def action_row(
         frame("enrollment_id"), frame("contact_id"), frame("key"), exp.Literal.number(node.index).as_("ordinal"),
         exp.Literal.string(node.id).as_("step"), exp.Literal.string(node.kind).as_("kind"),
         exp.Literal.string(what(step)).as_("what"), reached.copy().as_("due"),
-        _outcome(node, step, parts, require, texts.group).as_("outcome"), _payload(node, step, parts, texts).as_("payload"),
+        _outcome(node, step, parts, require, texts.group).as_("outcome"),
+        _payload(node, step, parts, texts).as_("payload"),
         _expires_at(step, reached).as_("expires_at"),
     ]  # fmt: skip
     arrived = exp.Not(this=exp.Is(this=reached.copy(), expression=exp.Null()))

@@ -200,9 +200,10 @@ class Layers:
             ifs.append(
                 (exp.and_(here, exp.LTE(this=final, expression=tick_at())), self._target(node, "else"), frame(f"d{n}"))
             )
-        moved: Callable[[exp.Expr], exp.Expr] = lambda old: exp.Case(
-            ifs=[exp.If(this=test.copy(), true=moment.copy()) for test, _, moment in ifs], default=old
-        )
+
+        def moved(old: exp.Expr) -> exp.Expr:
+            return exp.Case(ifs=[exp.If(this=test.copy(), true=moment.copy()) for test, _, moment in ifs], default=old)
+
         self._add(node, {
             "p": exp.Case(ifs=[exp.If(this=test, true=target) for test, target, _ in ifs], default=self._now("p")),
             "l": moved(self._now("l")),

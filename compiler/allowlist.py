@@ -1,4 +1,4 @@
-"""What a condition may contain: allow-lists of tokens, syntax nodes and functions, in two trust levels (guarantees §4.2).
+"""What a condition may contain: allow-lists of tokens, syntax nodes and functions, in two trust levels.
 
 `expression` is for text that comes from the studio; `sql` is for files of the repository and may also use sub-selects
 over `ref()` and `source()`. Everything that is not listed is refused, with the construct's name and the reason.

@@ -1,7 +1,7 @@
 """Frames: the rows conditions are read from, with the contact's columns, event aggregates and state facts beside them.
 
 Three relations feed a frame, as trees over the user's models and Penstock's own tables: `event_rows` (what may be seen
-at T, one row per event id), `contact_rows` (with a valid time zone and what forbids a message) and `new_rows` of a model.
+at T, one row per event id), `contact_rows` (with a valid time zone and what forbids a message) and the rows of a model.
 """
 
 from __future__ import annotations
@@ -185,7 +185,9 @@ def _merged_json(columns: Sequence[tuple[str, exp.Expr]], data: exp.Expr | None)
 
 
 def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str) -> exp.Select:
-    """Every contact: contact_id, `c_<column>` …, tz (always valid), m_email, m_phone, m_bounced, m_unsubscribed, m_groups.
+    """Every contact with its valid time zone and what forbids a message.
+
+    Columns: contact_id, `c_<column>` …, tz, m_email, m_phone, m_bounced, m_unsubscribed, m_groups.
 
     What forbids a message is the model's own columns OR-ed with `suppressions`, by contact and by address.
     """

@@ -103,7 +103,7 @@ class Plan:
         stages: the layers.
         moves: over the last stage: enrollment_id, contact_id, key, position, logical_at, due_at, steps, exit, moved,
             ordinal, due.
-        refusing: contact_id of those in `tick_contacts` who do not give the consent that `require` asks for; None without.
+        refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for; None if none is.
         contact_columns, properties, events: what the tick's shared tables must carry for this plan.
     """
 

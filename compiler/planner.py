@@ -96,7 +96,8 @@ class _Planner:
         self.graph: Flow = flow(workflow)
         self.routing = Routing(catalog, self.compiling.problems)
         self.scope = Scope(
-            catalog, entry=entry_shape(workflow, catalog), steps=frozenset(node.id for node in self.graph.nodes), enrollment=True,
+            catalog, entry=entry_shape(workflow, catalog), steps=frozenset(node.id for node in self.graph.nodes),
+            enrollment=True,
             goals=tuple(goal.when for goal in workflow.goals), trust=settings.trust, workflow=workflow.workflow,
         )  # fmt: skip
         self.compiled = _Compiled()
@@ -373,8 +374,11 @@ class _Planner:
 
     def _moves(self, layers: Layers, stages: tuple[Stage, ...]) -> exp.Select:
         p, moment = exp.column("p", table="f"), exp.column("l", table="f")
-        ids = [exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(node.index)), true=exp.Literal.string(node.id))
-               for node in self.graph.nodes]  # fmt: skip
+        ids = [
+            exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(node.index)),
+                   true=exp.Literal.string(node.id))
+            for node in self.graph.nodes
+        ]  # fmt: skip
         reasons = [
             exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(node.index)),
                    true=exp.Literal.string(getattr(node.step, "exit", "")))
@@ -397,7 +401,8 @@ class _Planner:
             frame("due_at").as_("due_before"),
         ).from_(f"{stages[-1].name} AS f")  # fmt: skip
         changed = exp.or_(
-            exp.column("moved", table="x"), exp.Not(this=exp.Is(this=exp.column("exit", table="x"), expression=exp.Null())),
+            exp.column("moved", table="x"),
+            exp.Not(this=exp.Is(this=exp.column("exit", table="x"), expression=exp.Null())),
             exp.NullSafeNEQ(this=exp.column("due_at", table="x"), expression=exp.column("due_before", table="x")),
         )  # fmt: skip
         return exp.select("x.*").from_(outer.subquery("x")).where(changed)

@@ -222,6 +222,7 @@ def counts_line(report: TickReport, delivery: DeliveryReport | None) -> Mapping[
 
 
 _PUBLISHED = """
-    SELECT (SELECT count(*) FROM workflow_versions) AS versions, (SELECT max(retired_at) FROM workflow_versions) AS retired,
+    SELECT (SELECT count(*) FROM workflow_versions) AS versions,
+        (SELECT max(retired_at) FROM workflow_versions) AS retired,
         (SELECT count(*) FROM templates) AS templates, (SELECT max(version) FROM config_versions) AS config
 """

@@ -145,7 +145,9 @@ def run_(
 @verb()
 def test(
     options: Options,
-    paths: Annotated[list[Path] | None, typer.Argument(help="Simulation files or folders; default workflow_tests/.")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Simulation files or folders; default workflow_tests/.")
+    ] = None,
     select: Annotated[list[str] | None, typer.Option("--select", "-s", help="Only these cases; repeatable.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Write the log as `expect` where it differs.")] = False,
 ) -> None:
@@ -153,6 +155,29 @@ def test(
     from studio.commands import test
 
     finish(test.run(options, paths=paths or [], select=select or [], rewrite=update))
+
+
+@verb()
+def status(options: Options) -> None:
+    """Show the workflows of a target, its last tick and what waits in the outbox."""
+    from studio.commands import status
+
+    finish(status.run(options))
+
+
+@verb()
+def logs(
+    options: Options,
+    workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Only this workflow.")] = None,
+    contact: Annotated[str | None, typer.Option("--contact", "-c", help="Only this contact id.")] = None,
+    step: Annotated[str | None, typer.Option("--step", help="Only this step id.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed, is held or is tried again.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many rows, the newest.")] = 50,
+) -> None:
+    """Show the log: one line per decision and delivery."""
+    from studio.commands import logs
+
+    finish(logs.run(options, workflow=workflow, contact=contact, step=step, failed=failed, limit=limit))
 
 
 def finish(code: int) -> None:

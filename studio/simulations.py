@@ -80,7 +80,8 @@ def _plain(row: str) -> str:
 
 def update(path: Path, outcomes: Sequence[Outcome]) -> bool:
     """Rewrite `expect` of the cases that differ; gives whether the file changed. Comments and order are kept."""
-    changed = {outcome.case.id: outcome.log for outcome in outcomes if not outcome.passed or outcome.case.expect is None}
+    differing = [outcome for outcome in outcomes if not outcome.passed or outcome.case.expect is None]
+    changed = {outcome.case.id: outcome.log for outcome in differing}
     if not changed:
         return False
     yaml = YAML()

@@ -21,7 +21,7 @@ _LOGGED = ("stale_trigger", "entry_cap", "paused")
 
 
 def find_edges(work: Work, started: frozenset[str]) -> int:
-    """Evaluate audience triggers, update `audience_members`, fill `tick_edges` (workflow, contact_id, edge); gives their number."""
+    """Evaluate audience triggers and update `audience_members`; fills `tick_edges` and gives the number of edges."""
     work.run("CREATE OR REPLACE TEMP TABLE tick_edges (workflow TEXT, contact_id TEXT, edge BIGINT)")
     found = 0
     for deployed in work.deployment.workflows.values():
@@ -111,10 +111,13 @@ def _renamed(plan: Plan) -> Any:
 
 def _edge_candidates() -> exp.Select:
     return exp.select(
-        "g.contact_id", exp.cast(exp.null(), "text").as_("key"), exp.cast(exp.column("edge", table="g"), "text").as_("entry_ref"),
+        "g.contact_id", exp.cast(exp.null(), "text").as_("key"),
+        exp.cast(exp.column("edge", table="g"), "text").as_("entry_ref"),
         exp.cast(exp.Placeholder(this="tick_at"), "timestamp").as_("candidate_at"),
         exp.cast(exp.Literal.string("{}"), "json").as_("entry"),
-    ).from_("tick_edges AS g").where(exp.EQ(this=exp.column("workflow", table="g"), expression=exp.Placeholder(this="workflow")))  # fmt: skip
+    ).from_("tick_edges AS g").where(
+        exp.EQ(this=exp.column("workflow", table="g"), expression=exp.Placeholder(this="workflow"))
+    )  # fmt: skip
 
 
 def _round(work: Work, deployed: Deployed, plan: Plan) -> int:

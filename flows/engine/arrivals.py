@@ -137,7 +137,8 @@ def _arrivals(work: Work) -> exp.Expr:
 def _fresh(work: Work, before: Watermarks) -> list[Deployed]:
     return [
         deployed for deployed in work.deployment.workflows.values()
-        if deployed.name not in before.started and deployed.admitting and isinstance(deployed.admitting.entry, EventEntry)
+        if deployed.name not in before.started
+        and deployed.admitting and isinstance(deployed.admitting.entry, EventEntry)
     ]  # fmt: skip
 
 

@@ -70,9 +70,11 @@ def _text(value: str | None) -> exp.Expr:
 
 
 def _nothing() -> exp.Select:
-    kinds = {"enrollment_id": "uuid", "contact_id": "text", "key": "text", "ordinal": "int", "step": "text", "kind": "text",
-             "what": "text", "due": "timestamp", "outcome": "text", "payload": "json", "expires_at": "timestamp",
-             "action_id": "uuid", "destination": "text", "template_hash": "text", "transactional": "boolean"}  # fmt: skip
+    kinds = {
+        "enrollment_id": "uuid", "contact_id": "text", "key": "text", "ordinal": "int", "step": "text", "kind": "text",
+        "what": "text", "due": "timestamp", "outcome": "text", "payload": "json", "expires_at": "timestamp",
+        "action_id": "uuid", "destination": "text", "template_hash": "text", "transactional": "boolean",
+    }  # fmt: skip
     return exp.select(*(exp.cast(exp.null(), kind).as_(name) for name, kind in kinds.items())).where(exp.false())
 
 
@@ -81,8 +83,8 @@ _DECISIONS = """
     SELECT d.*, $seq + row_number() OVER (ORDER BY d.contact_id, d.enrollment_id, d.ordinal, d.place) AS seq
     FROM (
         SELECT enrollment_id, contact_id, key, ordinal, 0 AS place, step,
-            CASE WHEN outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind, what, kind AS step_kind, outcome, due,
-            action_id, payload, expires_at, destination, template_hash, transactional
+            CASE WHEN outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind, what, kind AS step_kind, outcome,
+            due, action_id, payload, expires_at, destination, template_hash, transactional
         FROM tick_actions
         UNION ALL
         SELECT enrollment_id, contact_id, key, ordinal, 1, CASE WHEN exit IS NULL THEN position END,

@@ -1,7 +1,7 @@
 """The tick: all due work of all workflows in one transaction (architecture §4, §7).
 
-Order: arrivals · goals and exits · admission · goals and exits of who entered · advance · the tick row, last. A workflow
-whose statement fails is set aside and the tick starts again without it; the third time in a row it is quarantined.
+Order: arrivals · goals and exits · admission · goals and exits of who entered · advance · the tick row, last. A
+workflow whose statement fails is set aside and the tick starts again without it; the third time in a row it is quarantined.
 """
 
 from __future__ import annotations
@@ -272,8 +272,8 @@ def share_contacts(work: Work) -> None:
         this=exp.column("contact_id", table="c"),
         query=exp.Subquery(this=exp.select("contact_id").from_("tick_concerned")),
     )
-    work.make("tick_contacts", lambda: exp.select("c.*").from_(deployment.contact_rows().subquery("c")).where(restricted.copy()),
-              *names)  # fmt: skip
+    contacts = exp.select("c.*").from_(deployment.contact_rows().subquery("c")).where(restricted.copy())
+    work.make("tick_contacts", contacts, *names)
     work.make("tick_events", lambda: _concerned_events(deployment, restricted), *names)
 
 
@@ -310,7 +310,9 @@ _SCOPE_COLUMNS = """
     WHERE n.workflow = $workflow AND n.version = $version AND n.exit IS NULL
 """
 _WOKEN = """
-    (n.due_at <= $tick_at OR n.contact_id IN (SELECT a.contact_id FROM tick_arrivals AS a WHERE list_contains($wakes, a.name)))
+    (n.due_at <= $tick_at OR n.contact_id IN (
+        SELECT a.contact_id FROM tick_arrivals AS a WHERE list_contains($wakes, a.name)
+    ))
 """
 _ACTIVE = _SCOPE_COLUMNS + " AND ($every OR " + _WOKEN + ")"
 _ENTERED = _SCOPE_COLUMNS + " AND n.entered_tick = $tick"
@@ -331,7 +333,8 @@ _DUE = """
 """
 _EXIT_JOURNAL = """
     SELECT $workflow AS workflow, $version AS version, x.enrollment_id, x.contact_id, x.key, NULL AS step,
-        'exit' AS kind, NULL AS what, x.reason AS outcome, NULL AS due, NULL AS action_id, NULL AS cause, NULL AS details
+        'exit' AS kind, NULL AS what, x.reason AS outcome, NULL AS due, NULL AS action_id, NULL AS cause,
+        NULL AS details
     FROM tick_exits AS x
 """
 _EXIT = """

@@ -31,8 +31,10 @@ class LogRow:
 
     def as_json(self) -> dict[str, Any]:
         """The row as plain values."""
-        return {"executed_at": _moment(self.executed_at), "due": _moment(self.due) if self.due else None,
-                "workflow": self.workflow, "contact": self.contact, "step": self.step, "outcome": self.outcome}  # fmt: skip
+        return {
+            "executed_at": _moment(self.executed_at), "due": _moment(self.due) if self.due else None,
+            "workflow": self.workflow, "contact": self.contact, "step": self.step, "outcome": self.outcome,
+        }  # fmt: skip
 
 
 def _moment(moment: datetime) -> str:

@@ -127,8 +127,8 @@ class _Loop:
 
 def _as_json(tick: TickReport, delivery: DeliveryReport) -> str:
     data = {
-        "tick": tick.tick, "tick_at": tick.tick_at.isoformat() + "Z", "counts": tick.counts, "set_aside": tick.set_aside,
-        "delivered": dict(delivery.counts), "ambiguous": delivery.ambiguous, "paused": delivery.paused,
+        "tick": tick.tick, "tick_at": tick.tick_at.isoformat() + "Z", "counts": tick.counts,
+        "set_aside": tick.set_aside, "delivered": dict(delivery.counts), "ambiguous": delivery.ambiguous, "paused": delivery.paused,
     }  # fmt: skip
     return " ".join(to_json(data).split("\n"))
 
@@ -138,5 +138,3 @@ def _line(tick: TickReport, delivery: DeliveryReport) -> str:
     delivered = "  ".join(f"{state} {number:,}" for state, number in sorted(delivery.counts.items()) if number)
     unknown = f"  ambiguous {delivery.ambiguous}" if delivery.ambiguous else ""
     return f"{tick.tick_at:%Y-%m-%d %H:%M:%S}  tick {tick.tick}  {counts}  {delivered or 'nothing to deliver'}{unknown}"
-
-
