@@ -87,14 +87,14 @@ def update(path: Path, outcomes: Sequence[Outcome]) -> bool:
     yaml = YAML()
     yaml.width = 10_000
     yaml.preserve_quotes = True
-    yaml.version = "1.2"  # type: ignore[assignment]
+    yaml.version = "1.2"
     document = yaml.load(path.read_text("utf-8"))
     cases = document if isinstance(document, list) else [document]
     for number, case in enumerate(cases, 1):
         log = changed.get(case.get("id") or f"case {number}")
         if log is not None:
             case["expect"] = list(log)
-    yaml.version = None  # type: ignore[assignment]
+    yaml.version = None
     with path.open("w", encoding="utf-8") as stream:
         yaml.dump(document, stream)
     return True

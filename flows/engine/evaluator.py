@@ -1,7 +1,8 @@
 """The tick: all due work of all workflows in one transaction (architecture §4, §7).
 
 Order: arrivals · goals and exits · admission · goals and exits of who entered · advance · the tick row, last. A
-workflow whose statement fails is set aside and the tick starts again without it; the third time in a row it is quarantined.
+workflow whose statement fails is set aside and the tick starts again without it; the third time in a row it is
+quarantined.
 """
 
 from __future__ import annotations
@@ -272,7 +273,10 @@ def share_contacts(work: Work) -> None:
         this=exp.column("contact_id", table="c"),
         query=exp.Subquery(this=exp.select("contact_id").from_("tick_concerned")),
     )
-    contacts = exp.select("c.*").from_(deployment.contact_rows().subquery("c")).where(restricted.copy())
+
+    def contacts() -> exp.Expr:
+        return exp.select("c.*").from_(deployment.contact_rows().subquery("c")).where(restricted.copy())
+
     work.make("tick_contacts", contacts, *names)
     work.make("tick_events", lambda: _concerned_events(deployment, restricted), *names)
 
@@ -349,7 +353,8 @@ _ASIDE = """
 _TICK_ROW = """
     INSERT INTO ticks
     SELECT $tick, $tick_at, (SELECT coalesce(max(fence), 0) FROM lease), $watermarks, $counts,
-        (SELECT md5(coalesce(string_agg(concat_ws('|', j.seq, j.enrollment_id, j.step, j.kind, j.outcome), ';' ORDER BY j.seq), ''))
+        (SELECT md5(coalesce(
+            string_agg(concat_ws('|', j.seq, j.enrollment_id, j.step, j.kind, j.outcome), ';' ORDER BY j.seq), ''))
          FROM journal AS j WHERE j.tick = $tick),
         $started_at, $finished_at
 """

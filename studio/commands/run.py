@@ -128,7 +128,8 @@ class _Loop:
 def _as_json(tick: TickReport, delivery: DeliveryReport) -> str:
     data = {
         "tick": tick.tick, "tick_at": tick.tick_at.isoformat() + "Z", "counts": tick.counts,
-        "set_aside": tick.set_aside, "delivered": dict(delivery.counts), "ambiguous": delivery.ambiguous, "paused": delivery.paused,
+        "set_aside": tick.set_aside, "delivered": dict(delivery.counts), "ambiguous": delivery.ambiguous,
+        "paused": delivery.paused,
     }  # fmt: skip
     return " ".join(to_json(data).split("\n"))
 
