@@ -73,31 +73,37 @@ def _gather(work: Work, deployed: Deployed, plan: Plan, arrived: frozenset[str],
     """Fill `tick_candidates`; gives their number."""
     fresh = deployed.name not in started
     match plan.entry:
-        case EventEntry():
-            if not fresh and not plan.trigger_events & arrived:
-                return 0
-            query: Any = plan.entry.query
-        case ModelEntry():
-            if not work.warehouse.relation_exists(("temp", rows_table(plan))):
-                return 0
-            query = plan.entry.query.copy().transform(_renamed(plan))
+        case EventEntry() if not fresh and not plan.trigger_events & arrived:
+            return 0
+        case ModelEntry() if not work.warehouse.relation_exists(("temp", rows_table(plan))):
+            return 0
         case _:
-            query = _edge_candidates()
-    identified = exp.select("c.*", identity_tree([
-        work.deployment.workspace, plan.workflow, exp.column("contact_id", table="c"), exp.column("key", table="c"),
-        exp.column("entry_ref", table="c"),
-    ]).as_("candidate_id")).from_(query.subquery("c"))  # fmt: skip
-    known = exp.select("k.candidate_id").from_(exp.alias_(work.state["candidates"], "k", table=True)).where(
-        exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(plan.workflow))
-    )  # fmt: skip
-    unseen = exp.select("n.*").from_(identified.subquery("n")).where(
-        exp.Not(this=exp.In(this=exp.column("candidate_id", table="n"), query=exp.Subquery(this=known)))
-    )  # fmt: skip
-    found = work.make(CANDIDATES, unseen, plan.workflow, str(plan.version),
-                      parameters={"fresh": fresh, "workflow": plan.workflow})  # fmt: skip
+            pass
+    given = {"fresh": fresh, "workflow": plan.workflow}
+    found = work.make(CANDIDATES, lambda: _candidates(work, plan), plan.workflow, str(plan.version), parameters=given)
     if fresh and found:
         found -= work.run("DELETE FROM tick_candidates WHERE candidate_at < $earliest", earliest=deployed.earliest)
     return found
+
+
+def _candidates(work: Work, plan: Plan) -> exp.Expr:
+    """The candidates of a plan that were not considered before, with their ids."""
+    match plan.entry:
+        case EventEntry():
+            query = plan.entry.query
+        case ModelEntry():
+            query = plan.entry.query.copy().transform(_renamed(plan))
+        case AudienceEntry():
+            query = _edge_candidates()
+    candidate = identity_tree([
+        work.deployment.workspace, plan.workflow, exp.column("contact_id", table="c"), exp.column("key", table="c"),
+        exp.column("entry_ref", table="c"),
+    ])  # fmt: skip
+    identified = exp.select("c.*", candidate.as_("candidate_id")).from_(query.subquery("c"))
+    known = exp.select("k.candidate_id").from_(exp.alias_(work.state["candidates"], "k", table=True))
+    known = known.where(exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(plan.workflow)))
+    seen = exp.In(this=exp.column("candidate_id", table="n"), query=exp.Subquery(this=known))
+    return exp.select("n.*").from_(identified.subquery("n")).where(exp.Not(this=seen))
 
 
 def _renamed(plan: Plan) -> Any:
