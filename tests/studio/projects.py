@@ -111,3 +111,15 @@ def replaced(file: Path, old: str, new: str) -> None:
     text = file.read_text(encoding="utf-8")
     assert old in text, f"{file} does not hold {old!r}"
     file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def built(folder: Path) -> Path:
+    """The bakery with its two models as tables, as dbt would leave them."""
+    import duckdb
+
+    project = bakery(folder)
+    with duckdb.connect(str(project / "bakery.duckdb")) as connection:
+        connection.execute("create schema shop")
+        for name in ("people", "activity"):
+            connection.execute(f"create table shop.{name} as {FILES[f'models/{name}.sql']}")
+    return project

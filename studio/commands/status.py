@@ -1,0 +1,94 @@
+"""`penstock status`: the workflows of a target, its last tick and what waits in the outbox."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from flows.engine.clock import SystemClock
+from flows.engine.overview import Overview, WorkflowState, overview
+from flows.project import Project, load_project
+from studio.console import Console
+from studio.options import Options
+from studio.state import state_of
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+NONE = "–"
+_COLORS = {"live": "green", "retired": "dim", "quarantined": "red"}
+_COLUMNS = ("IN FLIGHT", "ENTERED 24H", "DONE", "ACTIONS OK", "GOAL", "LAST ENTRY")
+
+
+def run(options: Options) -> int:
+    """Show the state of the target.
+
+    Returns:
+        The exit code 0.
+    """
+    project = load_project(options.project_dir, options.target)
+    with state_of(project) as warehouse:
+        seen = overview(warehouse, project.state_schema, SystemClock().now())
+    Console(options).result(_data(project, seen), lambda out: _show(project, seen, out))
+    return 0
+
+
+def _data(project: Project, seen: Overview) -> dict[str, object]:
+    shares = ("done_share", "actions_ok", "goal_share")
+    return {
+        "target": project.target, "deliver": project.deliver, "schema": project.state_schema, "now": seen.now,
+        "last_tick": {"tick": seen.tick, "tick_at": seen.tick_at}, "lease": seen.holder,
+        "workflows": [asdict(item) | {name: getattr(item, name) for name in shares} for item in seen.workflows],
+        "outbox": dict(seen.open_actions), "failed": dict(seen.failed_actions),
+    }  # fmt: skip
+
+
+def _show(project: Project, seen: Overview, out: RichConsole) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("WORKFLOW", "STATE", "VER", box=None, pad_edge=False, header_style="bold")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    for item in seen.workflows:
+        state = Text(item.state, _COLORS[item.state])
+        table.add_row(item.workflow, state, f"v{item.version}", *_figures(item, seen.now))
+    out.print(table)
+    for item in seen.workflows:
+        if item.because:
+            out.print(f"{item.workflow} is quarantined: {item.because}", markup=False)
+    out.print(_tick_line(project, seen), markup=False)
+    waiting = ", ".join(f"{state} {number:,}" for state, number in seen.open_actions.items())
+    out.print(f"outbox     {waiting or 'empty'}", markup=False)
+    if seen.failed_actions:
+        failed = ", ".join(f"{what} ×{number:,}" for what, number in seen.failed_actions.items())
+        out.print(f"failed     {failed} → penstock logs --failed", markup=False)
+
+
+def _tick_line(project: Project, seen: Overview) -> str:
+    held = f" · lease held by {seen.holder}" if seen.holder else ""
+    where = f"target {project.target}, deliver: {project.deliver}"
+    if seen.tick is None or seen.tick_at is None:
+        return f"no tick yet · {where}{held} → penstock run"
+    return f"last tick  {seen.tick:,}, {ago(seen.tick_at, seen.now)} · {where}{held}"
+
+
+def _figures(item: WorkflowState, now: datetime) -> list[str]:
+    return [
+        f"{item.in_flight:,}", f"{item.entered_24h:,}", _percent(item.done_share), _percent(item.actions_ok, 2),
+        _percent(item.goal_share), ago(item.last_entry, now) if item.last_entry else NONE,
+    ]  # fmt: skip
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    return NONE if share is None else f"{share * 100:.{digits}f} %"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """How long ago a moment is: `4s ago`, `12m ago`, `3h ago`, `2d ago`."""
+    seconds = max(0, int((now - moment).total_seconds()))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return f"{seconds}s ago"
