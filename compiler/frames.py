@@ -138,7 +138,8 @@ def _model_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) 
         named = [(name, utc(relation, name, "m")) for name in relation.columns if name != events.data]
         data = exp.column(exp.to_identifier(events.data, quoted=True), table="m") if events.data else None
         columns.append(_merged_json(named, data).as_("entry"))
-    return exp.select(*columns).from_(relation_table(relation, "m"))
+    known = exp.Not(this=exp.Is(this=text(relation, events.contact, "m"), expression=exp.Null()))
+    return exp.select(*columns).from_(relation_table(relation, "m")).where(known)
 
 
 def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) -> exp.Select:

@@ -93,7 +93,7 @@ def _candidates(work: Work, plan: Plan) -> exp.Expr:
             query = plan.entry.query
         case ModelEntry():
             query = plan.entry.query.copy().transform(_renamed(plan))
-        case AudienceEntry():
+        case _:
             query = _edge_candidates()
     candidate = identity_tree([
         work.deployment.workspace, plan.workflow, exp.column("contact_id", table="c"), exp.column("key", table="c"),

@@ -67,8 +67,10 @@ def collect(work: Work, before: Watermarks, pending: bool) -> tuple[Watermarks, 
     if not first:
         after = _newest(work, before, since)
     work.make("tick_matured", lambda: _matured(work), parameters={"pending": pending})
-    work.make("tick_arrivals", lambda: _arrivals(work), parameters={"first": first})
-    work.run(_SEE_FIRST if first else _SEE)
+    work.make("tick_arrivals", lambda: _arrivals(work))
+    work.run(_SEE)
+    if first:  # nobody waits yet; what the workflows want of history comes below
+        work.run("DELETE FROM tick_arrivals")
     if pending:
         work.run(_MATURE)
     work.run(_FORGET, old=_forget(after, overlap))
@@ -131,7 +133,7 @@ def _arrivals(work: Work) -> exp.Expr:
     )  # fmt: skip
     rows = exp.select(*columns, exp.false().as_("fresh")).from_(both.subquery("a"))
     rows = rows.where(exp.In(this=exp.column("contact_id", table="a"), query=exp.Subquery(this=known)))
-    return rows.where(exp.Not(this=exp.Placeholder(this="first")))
+    return rows
 
 
 def _fresh(work: Work, before: Watermarks) -> list[Deployed]:
@@ -171,11 +173,6 @@ _SEE = """
     INSERT INTO event_seen
     SELECT w.source, w.event_id, $tick, CASE WHEN a.event_id IS NOT NULL THEN $tick END, w.event_time, w.loaded_at
     FROM tick_window AS w LEFT JOIN tick_arrivals AS a ON a.event_id = w.event_id
-"""
-_SEE_FIRST = """
-    INSERT INTO event_seen
-    SELECT w.source, w.event_id, $tick, CASE WHEN w.event_time <= $tick_at THEN $tick END, w.event_time, w.loaded_at
-    FROM tick_window AS w
 """
 _MATURE = """
     UPDATE event_seen SET arrived_tick = $tick
