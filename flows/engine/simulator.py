@@ -25,7 +25,7 @@ from destinations.recorder import Recorder, RecorderConfig
 from flows.engine.clock import VirtualClock
 from flows.engine.deployment import BEGINNING, Deployed, Deployment
 from flows.engine.dispatcher import Delivery, deliver
-from flows.engine.evaluator import Evaluator
+from flows.engine.evaluator import Evaluator, TickReport
 from flows.engine.intents import Intent
 from flows.engine.log import log_rows
 from flows.engine.recheck import rechecker
@@ -60,7 +60,7 @@ def run_case(case: Case) -> Outcome:
     Raises:
         DefinitionError: a workflow of it does not compile.
     """
-    with _Simulation(case) as simulation:
+    with Simulation(case) as simulation:
         return simulation.run()
 
 
@@ -74,43 +74,61 @@ def _grouped(rows: Sequence[str]) -> dict[tuple[str, str], list[str]]:
     return grouped
 
 
-class _Simulation:
+class Simulation:
+    """One case on its own in-memory warehouse, tick by tick; a context manager."""
+
     def __init__(self, case: Case) -> None:
+        """Compile the case's workflows and make its tables.
+
+        Raises:
+            DefinitionError: a workflow does not compile.
+        """
         self.case = case
         self.clock = VirtualClock(case.ticks[0] if case.ticks else BEGINNING)
         self.warehouse = DuckDBWarehouse(None)
-        self.tables = _Tables(case, self.warehouse)
-        self.templates = {name: _template(name, text) for name, text in case.templates.items()}
         self.recorder = Recorder(SIMULATED, RecorderConfig(answers=case.destination))
+        self._tables = _Tables(case, self.warehouse)
+        self._templates = {name: _template(name, text) for name, text in case.templates.items()}
+        self._versions = _Versions(case, self._tables.catalog(self._templates))
+        self._evaluator: Evaluator | None = None
+        migrate(self.warehouse, SCHEMA, self.clock.now(), WORKSPACE)
 
-    def __enter__(self) -> _Simulation:
+    def __enter__(self) -> Simulation:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.warehouse.close()
 
+    def step(self, moment: datetime) -> TickReport:
+        """Show what is visible at a moment, evaluate one tick, deliver what it decided."""
+        self.clock.advance_to(moment)
+        self._tables.show(moment)
+        deployment = self._versions.deployment(moment)
+        if self._evaluator is None or self._evaluator.deployment is not deployment:
+            self._evaluator = Evaluator(deployment, self.clock)
+        report = self._evaluator.tick(self.warehouse)
+        if self.warehouse.rows(exp.select("action_id").from_(exp.table_("outbox", db=SCHEMA)).limit(1)):
+            asyncio.run(deliver(self._delivery(self._evaluator)))
+        return report
+
+    def log(self) -> tuple[str, ...]:
+        """The log so far."""
+        prefix = len(self.case.names) > 1
+        return tuple(row.text(prefix=prefix) for row in log_rows(self.warehouse, SCHEMA))
+
     def run(self) -> Outcome:
-        case = self.case
-        migrate(self.warehouse, SCHEMA, self.clock.now(), WORKSPACE)
-        versions = _Versions(case, self.tables.catalog(self.templates))
-        evaluator: Evaluator | None = None
-        current: Deployment | None = None
-        for moment in case.ticks:
-            self.clock.advance_to(moment)
-            self.tables.show(moment)
-            deployment = versions.deployment(moment)
-            if evaluator is None or deployment is not current:
-                evaluator, current = Evaluator(deployment, self.clock), deployment
-            report = evaluator.tick(self.warehouse)
-            if report.set_aside:
+        """All ticks of the case.
+
+        Raises:
+            DefinitionError: E690, a workflow failed.
+        """
+        for moment in self.case.ticks:
+            failed = self.step(moment).set_aside
+            if failed:
                 raise DefinitionError(
-                    Problem("E690", f"workflow {name} failed: {why}", case.file)
-                    for name, why in report.set_aside.items()
+                    Problem("E690", f"workflow {name} failed: {why}", self.case.file) for name, why in failed.items()
                 )
-            if self.warehouse.rows(exp.select("action_id").from_(exp.table_("outbox", db=SCHEMA)).limit(1)):
-                asyncio.run(deliver(self._delivery(evaluator)))
-        rows = log_rows(self.warehouse, SCHEMA)
-        return Outcome(case, tuple(row.text(prefix=len(case.names) > 1) for row in rows))
+        return Outcome(self.case, self.log())
 
     def _delivery(self, evaluator: Evaluator) -> Delivery:
         return Delivery(
@@ -123,7 +141,7 @@ class _Simulation:
         yield self.warehouse
 
     def _render(self, intent: Intent) -> Mapping[str, Any]:
-        template = self.templates.get(intent.what) if intent.kind == "email" else None
+        template = self._templates.get(intent.what) if intent.kind == "email" else None
         if template is None:
             return {"to": intent.address, "subject": intent.what, "text": intent.what}
         message = render(template, intent.payload, subject=intent.what)
