@@ -69,6 +69,19 @@ def doctor(options: Options) -> None:
         raise typer.Exit(1)
 
 
+@verb()
+def init(
+    options: Options,
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="A dbt project, or a new folder.")] = None,
+    template: Annotated[str, typer.Option(help="Workflow of the gallery to begin with.")] = "welcome",
+    no_input: Annotated[bool, typer.Option("--no-input", help="Ask nothing; take the likeliest models.")] = False,
+) -> None:
+    """Add Penstock to a dbt project, or make a new project."""
+    from studio.commands import init
+
+    finish(init.run(options, folder=folder, template=template, ask=not no_input))
+
+
 Select = Annotated[
     list[str] | None, typer.Option("--select", "-s", help="Only these workflows: name, na*, or file; repeatable.")
 ]
