@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from compiler.errors import ProjectError, WarehouseLocked
 from compiler.yaml import read_yaml
@@ -31,8 +32,9 @@ class DbtOutcome:
 
 
 def run_dbt(
-    project: Project, arguments: Sequence[str], *, profiles_dir: Path | None = None, wait: timedelta = DEFAULT_WAIT
-) -> DbtOutcome:
+    project: Project, arguments: Sequence[str], *, profiles_dir: Path | None = None, wait: timedelta = DEFAULT_WAIT,
+    listeners: Sequence[Callable[[Any], None]] = (),
+) -> DbtOutcome:  # fmt: skip
     """Run one dbt command for the project's target; dbt itself prints its progress.
 
     The target, the folders and the variable `penstock_schema` are given to dbt unless `arguments` name them; every
@@ -43,6 +45,7 @@ def run_dbt(
         arguments: the command line after `dbt`, for example `["build", "--select", "marts"]`.
         profiles_dir: folder of profiles.yml when it is not where dbt looks.
         wait: how long to wait for somebody else who holds the warehouse.
+        listeners: called with each of dbt's events.
 
     Raises:
         WarehouseLocked: somebody else still holds it; the message names the process.
@@ -50,9 +53,9 @@ def run_dbt(
     """
     line = _command_line(project, arguments, find_profiles(project.folder, profiles_dir).parent)
     if _offline(arguments):
-        return _invoke(project, line)
+        return _invoke(project, line, listeners)
     with _locked(project.warehouse.path, wait):
-        outcome = _invoke(project, line)
+        outcome = _invoke(project, line, listeners)
         if project.warehouse.path.is_file():
             _remember(project)
     return outcome
@@ -128,13 +131,13 @@ def _locked(file: Path, wait: timedelta) -> Iterator[None]:
         lock.release()
 
 
-def _invoke(project: Project, line: list[str]) -> DbtOutcome:
+def _invoke(project: Project, line: list[str], listeners: Sequence[Callable[[Any], None]]) -> DbtOutcome:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
     with contextlib.chdir(project.folder):  # a relative path in profiles.yml counts from the project's folder
         try:
-            result = dbtRunner().invoke(line)
+            result = dbtRunner(callbacks=list(listeners)).invoke(line)
         finally:
             DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
             _close_log()
@@ -146,7 +149,7 @@ def _invoke(project: Project, line: list[str]) -> DbtOutcome:
 
 
 def _close_log() -> None:
-    """dbt forgets the handle of its log file; a process that runs dbt every hour would collect them."""
+    """Close dbt's log file, which it forgets; a process that runs dbt every hour would collect the handles."""
     log = logging.getLogger(_LOG)
     for handler in list(log.handlers):
         log.removeHandler(handler)
