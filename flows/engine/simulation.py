@@ -1,4 +1,4 @@
-"""Simulation files: reading and checking them (the format page is `docs/simulation_format.md`)."""
+"""Simulation files: reading and checking them (the format page is `docs/simulations.md`)."""
 
 from __future__ import annotations
 
