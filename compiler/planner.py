@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from compiler import frames
 from compiler.actions import Routing, Texts, action_row, message_texts
-from compiler.advance import LayeredStage, Layers, StepParts, Timing
+from compiler.advance import Layers, StepParts, Timing
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
 from compiler.condition import Condition, Scope, compile_wait_for
@@ -19,7 +19,7 @@ from compiler.frames import Needs
 from compiler.functions import tag_column
 from compiler.graph import Flow, FlowNode, YamlPath, flow
 from compiler.lookup import frame, seconds, tick_at
-from compiler.plan import SCOPE, SCOPE_COLUMNS, Plan, Stage
+from compiler.plan import SCOPE, Action, Plan, Stage
 from compiler.workflow import (
     ActionStep,
     AudienceTrigger,
@@ -127,15 +127,15 @@ class _Planner:
         frame_needs = self._frame_needs()
         needs = Needs().add(*self._everything())
         needs.contact_columns.update(*(texts.contact for texts in self._texts().values()))
-        layers = Layers(self.graph, compiled.parts, self._timing(), self._tracked(), self._mutable(frame_needs),
-                        self._frame_columns(frame_needs, needs))  # fmt: skip
+        layers = Layers(self.graph, compiled.parts, self._timing(), self._tracked(), self._mutable(frame_needs))
         entry = self.entry.entry(self.policy.default_timezone or "UTC")
         exits = self._exits()
-        stages = tuple(self._stage(stage) for stage in layers.stages())
+        moves = self._moves(layers)
+        stages = self._stages(layers, moves)
         return Plan(
             workflow=self.workflow.workflow, version=self.version, first_step=self.graph.nodes[0].id,
             priority=self.policy.priority or 0, entry=entry, rules=self.entry.rules(), exits=exits,
-            frame=self._frame(frame_needs, needs), stages=stages, moves=self._moves(layers, stages),
+            frame=self._frame(frame_needs, needs), stages=stages, moves=moves,
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
             events=frozenset(needs.events), conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
@@ -356,23 +356,24 @@ class _Planner:
         return frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
                             trigger=self._by_event())  # fmt: skip
 
-    def _frame_columns(self, needs: Needs, everything: Needs) -> list[str]:
-        contact = [f"c_{name}" for name in sorted(everything.contact_columns)]
-        tracked = [f"s_{step}" for step in sorted(self._tracked())]
-        return [*SCOPE_COLUMNS, *contact, *MESSAGE_COLUMNS, "tz", "p0", *tracked, *needs.facts, *sorted(needs.lookups)]
-
-    def _stage(self, stage: LayeredStage) -> Stage:
+    def _stages(self, layers: Layers, moves: exp.Select) -> tuple[Stage, ...]:
         require = self.compiled.require.get("email")
+        consent = require.tree if require is not None else None
         texts = self._texts()
-        actions = tuple(
-            action_row(node, self.compiled.parts[node.id], stage.name, self.routing,
-                       require=require.tree if require is not None else None, texts=texts[node.id])
-            for node in stage.nodes
-            if isinstance(node.step, ActionStep)
-        )  # fmt: skip
-        return Stage(stage.name, stage.query, actions)
+        actions: dict[str, list[Action]] = {}
+        for node in self.graph.nodes:
+            if isinstance(node.step, ActionStep):
+                stage = layers.stage_of(node)
+                made = action_row(node, self.compiled.parts[node.id], stage, self.routing, require=consent,
+                                  texts=texts[node.id])  # fmt: skip
+                actions.setdefault(stage, []).append(made)
+        readers: dict[str, list[exp.Expr]] = {name: [action.rows for action in made] for name, made in actions.items()}
+        readers.setdefault(layers.last_stage, []).append(moves)
+        return tuple(
+            Stage(stage.name, stage.query, tuple(actions.get(stage.name, ()))) for stage in layers.stages(readers)
+        )
 
-    def _moves(self, layers: Layers, stages: tuple[Stage, ...]) -> exp.Select:
+    def _moves(self, layers: Layers) -> exp.Select:
         p, moment = exp.column("p", table="f"), exp.column("l", table="f")
         ids = [
             exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(node.index)),
@@ -396,10 +397,10 @@ class _Planner:
         outer = exp.select(
             frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
             exp.Coalesce(this=exp.Case(ifs=ids), expressions=[frame("position")]).as_("position"),
-            moment.as_("logical_at"), layers.due(p, moment).as_("due_at"), steps.as_("steps"),
+            moment.as_("logical_at"), layers.due(p, exp.column("u", table="f")).as_("due_at"), steps.as_("steps"),
             exp.Case(ifs=reasons).as_("exit"), exp.NEQ(this=p.copy(), expression=frame("p0")).as_("moved"),
             frame("due_at").as_("due_before"),
-        ).from_(f"{stages[-1].name} AS f")  # fmt: skip
+        ).from_(f"{layers.last_stage} AS f")  # fmt: skip
         changed = exp.or_(
             exp.column("moved", table="x"),
             exp.Not(this=exp.Is(this=exp.column("exit", table="x"), expression=exp.Null())),

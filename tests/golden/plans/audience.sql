@@ -104,6 +104,8 @@ FROM (
           'model' AS source,
           CAST(NULL AS BIGINT) AS seq
         FROM "shop"."activity" AS m
+        WHERE
+          NOT m."person_id" IS NULL
         UNION ALL
         SELECT
           o.event_id AS event_id,
@@ -201,15 +203,29 @@ FROM base AS f;
 -- 4 · stage 1
 -- every due enrollment walks on, one layer per step, until it rests or ends; acts: mark
 create or replace temp table tick_stage_0 as
-WITH l0 AS (
+WITH l0 AS NOT MATERIALIZED (
   SELECT
-    f.*,
-    f.p0 AS p,
-    f.logical_at AS l
+    "f"."c_person_id",
+    "f"."contact_id",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."key",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    f.p0 AS "p",
+    f.logical_at AS "l"
   FROM tick_frame AS f
-), l1 AS (
+), l1 AS NOT MATERIALIZED (
   SELECT
-    f.*,
+    "f"."contact_id",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."key",
+    "f"."l",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
     CASE
       WHEN "f"."p" = 0
       THEN CASE
@@ -224,42 +240,37 @@ WITH l0 AS (
         ELSE 2
       END
       ELSE "f"."p"
-    END AS "p_0"
+    END AS "p"
   FROM l0 AS f
-), l2 AS (
+), l2 AS NOT MATERIALIZED (
   SELECT
-    f.*,
-    CASE WHEN "f"."p_0" = 1 THEN 2 ELSE "f"."p_0" END AS "p_1",
+    "f"."contact_id",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."key",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    CASE WHEN "f"."p" = 1 THEN 2 ELSE "f"."p" END AS "p",
     CASE
-      WHEN "f"."p_0" = 1 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
+      WHEN "f"."p" = 1 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
       THEN CAST($tick_at AS TIMESTAMP)
       ELSE "f"."l"
-    END AS "l_1",
-    CASE WHEN "f"."p_0" = 1 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a1"
+    END AS "l",
+    CASE WHEN "f"."p" = 1 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a1"
   FROM l1 AS f
 )
 SELECT
-  "f"."enrollment_id",
+  "f"."a1",
   "f"."contact_id",
-  "f"."key",
-  "f"."entry_ref",
-  "f"."entry",
-  "f"."entry_at",
-  "f"."position",
-  "f"."logical_at",
   "f"."due_at",
-  "f"."steps",
-  "f"."c_person_id",
-  "f"."m_email",
-  "f"."m_phone",
-  "f"."m_bounced",
-  "f"."m_unsubscribed",
-  "f"."m_groups",
-  "f"."tz",
+  "f"."enrollment_id",
+  "f"."key",
+  "f"."l",
+  "f"."p",
   "f"."p0",
-  "f"."p_1" AS "p",
-  "f"."l_1" AS "l",
-  f.a1 AS a1
+  "f"."position",
+  "f"."steps"
 FROM l2 AS f;
 
 -- 5 · action mark

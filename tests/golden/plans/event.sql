@@ -141,127 +141,240 @@ LEFT JOIN looked AS k
 -- 4 · stage 1
 -- every due enrollment walks on, one layer per step, until it rests or ends; acts: thanks, interested, tell
 create or replace temp table tick_stage_0 as
-WITH l0 AS (
+WITH l0 AS NOT MATERIALIZED (
   SELECT
-    f.*,
-    f.p0 AS p,
-    f.logical_at AS l
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."did_page_seen_19e0ed",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."entry_at",
+    "f"."key",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    "f"."tz",
+    f.p0 AS "p",
+    f.logical_at AS "l",
+    CAST(NULL AS TIMESTAMP) AS "u"
   FROM tick_frame AS f
-), l1 AS (
+), l1u AS NOT MATERIALIZED (
   SELECT
-    f.*,
-    CASE
-      WHEN "f"."p" = 0 AND "f"."l" + INTERVAL '3600' SECOND <= CAST($tick_at AS TIMESTAMP)
-      THEN 1
-      ELSE "f"."p"
-    END AS "p_0",
-    CASE
-      WHEN "f"."p" = 0 AND "f"."l" + INTERVAL '3600' SECOND <= CAST($tick_at AS TIMESTAMP)
-      THEN "f"."l" + INTERVAL '3600' SECOND
-      ELSE "f"."l"
-    END AS "l_0"
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."did_page_seen_19e0ed",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."entry_at",
+    "f"."key",
+    "f"."l",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    "f"."tz",
+    CASE WHEN "f"."p" = 0 THEN "f"."l" + INTERVAL '3600' SECOND ELSE "f"."u" END AS "u"
   FROM l0 AS f
-), l2 AS (
+), l1 AS NOT MATERIALIZED (
   SELECT
-    f.*,
-    CASE WHEN "f"."p_0" = 1 THEN 2 ELSE "f"."p_0" END AS "p_1",
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."did_page_seen_19e0ed",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."entry_at",
+    "f"."key",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    "f"."tz",
+    "f"."u",
+    CASE WHEN "f"."p" = 0 AND "f"."u" <= CAST($tick_at AS TIMESTAMP) THEN 1 ELSE "f"."p" END AS "p",
+    CASE WHEN "f"."p" = 0 AND "f"."u" <= CAST($tick_at AS TIMESTAMP) THEN "f"."u" ELSE "f"."l" END AS "l"
+  FROM l1u AS f
+), l2 AS NOT MATERIALIZED (
+  SELECT
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."did_page_seen_19e0ed",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."entry_at",
+    "f"."key",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    "f"."tz",
+    "f"."u",
+    CASE WHEN "f"."p" = 1 THEN 2 ELSE "f"."p" END AS "p",
     CASE
-      WHEN "f"."p_0" = 1 AND CAST($tick_at AS TIMESTAMP) > "f"."l_0" + INTERVAL '3600' SECOND
+      WHEN "f"."p" = 1 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
       THEN CAST($tick_at AS TIMESTAMP)
-      ELSE "f"."l_0"
-    END AS "l_1",
-    CASE WHEN "f"."p_0" = 1 THEN "f"."l_0" ELSE CAST(NULL AS TIMESTAMP) END AS "a1"
+      ELSE "f"."l"
+    END AS "l",
+    CASE WHEN "f"."p" = 1 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a1"
   FROM l1 AS f
-), l3m AS (
+), l3u AS NOT MATERIALIZED (
   SELECT
-    f.*,
+    "f"."a1",
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."did_page_seen_19e0ed",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."entry_at",
+    "f"."key",
+    "f"."l",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
     CASE
-      WHEN "f"."p_1" = 2
-      THEN LIST_MIN(
-        LIST_FILTER(
-          f.did_page_seen_19e0ed,
-          LAMBDA x : x >= f.entry_at
-          AND x <= UTC_INSTANT((
-            "f"."l_1" AT TIME ZONE 'UTC' AT TIME ZONE f.tz
-          ) + INTERVAL '2' DAY, f.tz)
-        )
-      )
-      ELSE CAST(NULL AS TIMESTAMP)
-    END AS "m2",
-    CASE
-      WHEN "f"."p_1" = 2
-      THEN UTC_INSTANT((
-        "f"."l_1" AT TIME ZONE 'UTC' AT TIME ZONE f.tz
-      ) + INTERVAL '2' DAY, f.tz)
-      ELSE CAST(NULL AS TIMESTAMP)
-    END AS "d2"
+      WHEN "f"."p" = 2
+      THEN CASE
+        WHEN f.tz = 'UTC'
+        THEN "f"."l" + INTERVAL '2' DAY
+        ELSE UTC_INSTANT((
+          "f"."l" AT TIME ZONE 'UTC' AT TIME ZONE f.tz
+        ) + INTERVAL '2' DAY, f.tz)
+      END
+      ELSE "f"."u"
+    END AS "u"
   FROM l2 AS f
-), l3 AS (
+), l3m AS NOT MATERIALIZED (
   SELECT
-    f.*,
+    "f"."a1",
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."key",
+    "f"."l",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    "f"."u",
     CASE
-      WHEN "f"."p_1" = 2 AND NOT f.m2 IS NULL
+      WHEN "f"."p" = 2
+      THEN LIST_MIN(LIST_FILTER(f.did_page_seen_19e0ed, LAMBDA x : x >= f.entry_at AND x <= "f"."u"))
+      ELSE CAST(NULL AS TIMESTAMP)
+    END AS "m2"
+  FROM l3u AS f
+), l3 AS NOT MATERIALIZED (
+  SELECT
+    "f"."a1",
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."key",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    "f"."u",
+    CASE
+      WHEN "f"."p" = 2 AND NOT f.m2 IS NULL
       THEN 3
-      WHEN "f"."p_1" = 2 AND f.d2 <= CAST($tick_at AS TIMESTAMP)
+      WHEN "f"."p" = 2 AND "f"."u" <= CAST($tick_at AS TIMESTAMP)
       THEN 4
-      ELSE "f"."p_1"
-    END AS "p_2",
+      ELSE "f"."p"
+    END AS "p",
     CASE
-      WHEN "f"."p_1" = 2 AND NOT f.m2 IS NULL
-      THEN CASE WHEN f.m2 > "f"."l_1" THEN f.m2 ELSE "f"."l_1" END
-      WHEN "f"."p_1" = 2 AND f.d2 <= CAST($tick_at AS TIMESTAMP)
-      THEN f.d2
-      ELSE "f"."l_1"
-    END AS "l_2"
+      WHEN "f"."p" = 2 AND NOT f.m2 IS NULL
+      THEN CASE WHEN f.m2 > "f"."l" THEN f.m2 ELSE "f"."l" END
+      WHEN "f"."p" = 2 AND "f"."u" <= CAST($tick_at AS TIMESTAMP)
+      THEN "f"."u"
+      ELSE "f"."l"
+    END AS "l"
   FROM l3m AS f
-), l4 AS (
+), l4 AS NOT MATERIALIZED (
   SELECT
-    f.*,
-    CASE WHEN "f"."p_2" = 3 THEN 5 ELSE "f"."p_2" END AS "p_3",
+    "f"."a1",
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."key",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    "f"."u",
+    CASE WHEN "f"."p" = 3 THEN 5 ELSE "f"."p" END AS "p",
     CASE
-      WHEN "f"."p_2" = 3 AND CAST($tick_at AS TIMESTAMP) > "f"."l_2" + INTERVAL '3600' SECOND
+      WHEN "f"."p" = 3 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
       THEN CAST($tick_at AS TIMESTAMP)
-      ELSE "f"."l_2"
-    END AS "l_3",
-    CASE WHEN "f"."p_2" = 3 THEN "f"."l_2" ELSE CAST(NULL AS TIMESTAMP) END AS "a3"
+      ELSE "f"."l"
+    END AS "l",
+    CASE WHEN "f"."p" = 3 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a3"
   FROM l3 AS f
-), l5 AS (
+), l5 AS NOT MATERIALIZED (
   SELECT
-    f.*,
-    CASE WHEN "f"."p_3" = 4 THEN 5 ELSE "f"."p_3" END AS "p_4",
+    "f"."a1",
+    "f"."a3",
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."key",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    "f"."u",
+    CASE WHEN "f"."p" = 4 THEN 5 ELSE "f"."p" END AS "p",
     CASE
-      WHEN "f"."p_3" = 4 AND CAST($tick_at AS TIMESTAMP) > "f"."l_3" + INTERVAL '3600' SECOND
+      WHEN "f"."p" = 4 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
       THEN CAST($tick_at AS TIMESTAMP)
-      ELSE "f"."l_3"
-    END AS "l_4",
-    CASE WHEN "f"."p_3" = 4 THEN "f"."l_3" ELSE CAST(NULL AS TIMESTAMP) END AS "a4"
+      ELSE "f"."l"
+    END AS "l",
+    CASE WHEN "f"."p" = 4 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a4"
   FROM l4 AS f
 )
 SELECT
-  "f"."enrollment_id",
-  "f"."contact_id",
-  "f"."key",
-  "f"."entry_ref",
-  "f"."entry",
-  "f"."entry_at",
-  "f"."position",
-  "f"."logical_at",
-  "f"."due_at",
-  "f"."steps",
+  "f"."a1",
+  "f"."a3",
+  "f"."a4",
   "f"."c_given_name",
-  "f"."m_email",
-  "f"."m_phone",
+  "f"."contact_id",
+  "f"."due_at",
+  "f"."enrollment_id",
+  "f"."key",
+  "f"."l",
   "f"."m_bounced",
+  "f"."m_email",
   "f"."m_unsubscribed",
-  "f"."m_groups",
-  "f"."tz",
+  "f"."p",
   "f"."p0",
-  "f"."did_page_seen_19e0ed",
-  "f"."p_4" AS "p",
-  "f"."l_4" AS "l",
-  f.a1 AS a1,
-  f.a3 AS a3,
-  f.a4 AS a4
+  "f"."position",
+  "f"."steps",
+  "f"."u"
 FROM l5 AS f;
 
 -- 5 · action thanks
@@ -362,14 +475,7 @@ FROM (
       f.position
     ) AS position,
     f.l AS logical_at,
-    CASE
-      WHEN f.p = 0
-      THEN f.l + INTERVAL '3600' SECOND
-      WHEN f.p = 2
-      THEN UTC_INSTANT((
-        f.l AT TIME ZONE 'UTC' AT TIME ZONE f.tz
-      ) + INTERVAL '2' DAY, f.tz)
-    END AS due_at,
+    CASE WHEN f.p IN (0) THEN f.u WHEN f.p IN (2) THEN f.u END AS due_at,
     f.steps AS steps,
     CASE WHEN f.p = 5 THEN 'completed' END AS exit,
     f.p <> f.p0 AS moved,

@@ -114,49 +114,62 @@ FROM base AS f;
 -- 4 · stage 1
 -- every due enrollment walks on, one layer per step, until it rests or ends; acts: mail
 create or replace temp table tick_stage_0 as
-WITH l0 AS (
+WITH l0 AS NOT MATERIALIZED (
   SELECT
-    f.*,
-    f.p0 AS p,
-    f.logical_at AS l
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."key",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    "f"."tag_reader",
+    f.p0 AS "p",
+    f.logical_at AS "l"
   FROM tick_frame AS f
-), l1 AS (
+), l1 AS NOT MATERIALIZED (
   SELECT
-    f.*,
-    CASE WHEN "f"."p" = 0 THEN 1 ELSE "f"."p" END AS "p_0",
+    "f"."c_given_name",
+    "f"."contact_id",
+    "f"."due_at",
+    "f"."enrollment_id",
+    "f"."key",
+    "f"."m_bounced",
+    "f"."m_email",
+    "f"."m_unsubscribed",
+    "f"."p0",
+    "f"."position",
+    "f"."steps",
+    CASE WHEN "f"."p" = 0 THEN 1 ELSE "f"."p" END AS "p",
     CASE
       WHEN "f"."p" = 0 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
       THEN CAST($tick_at AS TIMESTAMP)
       ELSE "f"."l"
-    END AS "l_0",
+    END AS "l",
     CASE WHEN "f"."p" = 0 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a0",
     CASE WHEN "f"."p" = 0 THEN COALESCE(NOT f.tag_reader, FALSE) ELSE FALSE END AS "k0"
   FROM l0 AS f
 )
 SELECT
-  "f"."enrollment_id",
-  "f"."contact_id",
-  "f"."key",
-  "f"."entry_ref",
-  "f"."entry",
-  "f"."entry_at",
-  "f"."position",
-  "f"."logical_at",
-  "f"."due_at",
-  "f"."steps",
+  "f"."a0",
   "f"."c_given_name",
-  "f"."m_email",
-  "f"."m_phone",
+  "f"."contact_id",
+  "f"."due_at",
+  "f"."enrollment_id",
+  "f"."k0",
+  "f"."key",
+  "f"."l",
   "f"."m_bounced",
+  "f"."m_email",
   "f"."m_unsubscribed",
-  "f"."m_groups",
-  "f"."tz",
+  "f"."p",
   "f"."p0",
-  "f"."tag_reader",
-  "f"."p_0" AS "p",
-  "f"."l_0" AS "l",
-  f.a0 AS a0,
-  f.k0 AS k0
+  "f"."position",
+  "f"."steps"
 FROM l1 AS f;
 
 -- 5 · action mail
