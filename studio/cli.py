@@ -193,6 +193,19 @@ def logs(
     finish(logs.run(options, workflow=workflow, contact=contact, step=step, failed=failed, limit=limit))
 
 
+@verb()
+def deploy(
+    options: Options,
+    work_pool: Annotated[str, typer.Option("--work-pool", help="Prefect work pool; made when missing.")] = "penstock",
+    every: Annotated[str, typer.Option(help="How often evaluate and deliver run: 1m, 15m.")] = "1m",
+    transform: Annotated[str, typer.Option(help="When dbt builds, as a cron line in UTC.")] = "5 * * * *",
+) -> None:
+    """Register transform, evaluate and deliver as scheduled Prefect deployments."""
+    from studio.commands import deploy
+
+    finish(deploy.run(options, work_pool=work_pool, every=every, transform=transform))
+
+
 def finish(code: int) -> None:
     """Ends a verb with an exit code."""
     if code:

@@ -1,0 +1,27 @@
+"""The Prefect flow of one delivery pass: decided actions go to their destinations."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from prefect import flow
+
+from flows.project import load_project
+from flows.runner import run_delivery
+
+
+@flow(name="penstock-deliver", description="One delivery pass of a target.")
+async def deliver(project_dir: str, target: str | None = None) -> dict[str, int]:
+    """Deliver what may be delivered now.
+
+    Args:
+        project_dir: folder with penstock.yaml, on the worker; secrets come from the worker's environment.
+        target: the dbt target, by default the profile's.
+
+    Returns:
+        Outcome -> number of actions.
+    """
+    project = load_project(Path(project_dir), target)
+    report = await asyncio.to_thread(run_delivery, project)
+    return dict(report.counts)
