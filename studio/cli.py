@@ -206,6 +206,23 @@ def deploy(
     finish(deploy.run(options, work_pool=work_pool, every=every, transform=transform))
 
 
+@verb()
+def demo(
+    options: Options,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where everything goes; default ./.penstock/demo.")
+    ] = None,
+    contacts: Annotated[int, typer.Option(min=50, help="Contacts of the shop.")] = 5000,
+    days: Annotated[int, typer.Option(min=1, max=45, help="Simulated days.")] = 45,
+    every: Annotated[int, typer.Option(min=1, max=24, help="Hours between two ticks.")] = 4,
+    seed: Annotated[int, typer.Option(help="The source of chance: the same seed gives the same numbers.")] = 20260301,
+) -> None:
+    """Run the whole job on a shop of its own: 45 days in a minute, against built-in servers."""
+    from studio.commands import demo
+
+    finish(demo.run(options, folder=folder, contacts=contacts, days=days, hours=every, seed=seed))
+
+
 def finish(code: int) -> None:
     """Ends a verb with an exit code."""
     if code:
