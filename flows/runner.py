@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class Runner:
     _evaluator: Evaluator | None = None
     _published: Published | None = None
     _fingerprint: object = None
+    _state: HighWater | None = None
 
     @contextmanager
     def open(self) -> Iterator[Warehouse]:
@@ -90,17 +91,21 @@ class Runner:
             StateError: nothing is published, or the state went back.
         """
         with self.open() as warehouse:
-            self._check_state(warehouse)
+            state = self._check_state(warehouse)
             evaluator = self._current(warehouse)
             report = evaluator.tick(warehouse)
             crash_point("before_mark")
-            write_high_water(self.project.local, self._high_water(warehouse))
+            self._state = replace(state, tick=report.tick)
+            write_high_water(self.project.local, self._state)
         return report
 
     def deliver(self) -> DeliveryReport:
         """Deliver what may be delivered now."""
         with self.open() as warehouse:
             self._check_state(warehouse)
+            state = StateTables(self.project.state_schema)
+            if not warehouse.rows(state.statement(warehouse, "SELECT action_id FROM outbox LIMIT 1")):
+                return DeliveryReport()
             evaluator = self._current(warehouse)
         published = self._published
         if published is None:
@@ -125,10 +130,16 @@ class Runner:
         if problems:
             raise DefinitionError(problems)
 
-    def _check_state(self, warehouse: Warehouse) -> None:
-        note = check_high_water(self.project.local, self._high_water(warehouse))
+    def _check_state(self, warehouse: Warehouse) -> HighWater:
+        """The state's mark; compared with this machine's unless the connection was kept since it was."""
+        if self._state is not None and self.keep_open is not None:
+            return self._state
+        found = self._high_water(warehouse)
+        note = check_high_water(self.project.local, found)
         if note:
             self.notes.append(note)
+        self._state = found
+        return found
 
     def _high_water(self, warehouse: Warehouse) -> HighWater:
         schema = self.project.state_schema

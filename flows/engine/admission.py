@@ -48,8 +48,10 @@ def find_rows(work: Work, deployed: Deployed) -> str | None:
     if plan is None or not isinstance(plan.entry, ModelEntry):
         return None
     table = rows_table(plan)
-    given = {"earliest": deployed.earliest}
-    return table if work.make(table, plan.entry.rows, str(plan.version), parameters=given) else None
+    if not work.make(table, plan.entry.rows, str(plan.version), parameters={"earliest": deployed.earliest}):
+        return None
+    work.row_tables.add(table)
+    return table
 
 
 def rows_table(plan: Plan) -> str:
@@ -75,7 +77,7 @@ def _gather(work: Work, deployed: Deployed, plan: Plan, arrived: frozenset[str],
     match plan.entry:
         case EventEntry() if not fresh and not plan.trigger_events & arrived:
             return 0
-        case ModelEntry() if not work.warehouse.relation_exists(("temp", rows_table(plan))):
+        case ModelEntry() if rows_table(plan) not in work.row_tables:
             return 0
         case _:
             pass

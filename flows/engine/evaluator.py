@@ -66,6 +66,7 @@ class Evaluator:
         self._clock = clock
         self._texts = Texts()
         self._key: str | None = None
+        self.last: TickReport | None = None
 
     def tick(self, warehouse: Warehouse) -> TickReport:
         """Evaluate everything that is due now and commit it.
@@ -85,6 +86,7 @@ class Evaluator:
                     report = self._evaluate(warehouse, key, aside, quarantined)
                     crash_point("in_tick")
                 crash_point("after_commit")
+                self.last = report
                 return report
             except WorkflowFailed as failed:
                 aside[failed.workflow] = _reason(failed.error)

@@ -21,9 +21,19 @@ def rechecker(evaluator: Evaluator) -> Recheck:
     def recheck(warehouse: Warehouse, action_ids: Sequence[str], now: datetime) -> Mapping[str, str]:
         if not action_ids:
             return {}
-        return _withdrawn(evaluator.work(warehouse, now), list(action_ids))
+        work = evaluator.work(warehouse, now)
+        waiting = list(action_ids)
+        if evaluator.last is not None and work.tick_at == evaluator.last.tick_at:
+            # only a virtual clock stands still; what this very tick decided was decided on all there is to read
+            waiting = _older(work, waiting)
+        return _withdrawn(work, waiting) if waiting else {}
 
     return recheck
+
+
+def _older(work: Work, action_ids: list[str]) -> list[str]:
+    watching = [plan.workflow for plan in work.deployment.plans if plan.watches_state]
+    return [row["action_id"] for row in work.rows(_OLDER, ids=action_ids, watching=watching)]
 
 
 def _withdrawn(work: Work, action_ids: list[str]) -> dict[str, str]:
@@ -59,6 +69,11 @@ def _by_consent(work: Work, plan: Plan, found: dict[str, str]) -> None:
         found.setdefault(row["action_id"], "no_consent")
 
 
+_OLDER = """
+    SELECT CAST(o.action_id AS TEXT) AS action_id FROM outbox AS o
+    WHERE list_contains($ids, CAST(o.action_id AS TEXT))
+        AND (o.tick < $tick OR list_contains($watching, o.workflow))
+"""
 _CLAIMED = """
     CREATE OR REPLACE TEMP TABLE tick_claimed AS
     SELECT CAST(o.action_id AS TEXT) AS action_id, o.enrollment_id, o.workflow, o.version, o.contact_id, o.kind,

@@ -40,6 +40,7 @@ class Work:
     address_key: str
     seq: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    row_tables: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.state = StateTables(self.deployment.schema)

@@ -117,7 +117,15 @@ class DuckDBWarehouse(Warehouse):
 
     def relation_exists(self, place: Place) -> bool:
         """See `Warehouse.relation_exists`."""
-        return bool(self.rows(_COLUMNS, _place_parameters(place)))
+        if self._in_transaction:  # a statement that fails would end the transaction
+            return bool(self.rows(_COLUMNS, _place_parameters(place)))
+        try:
+            self._open_connection().execute(exp.select("1").from_(table(place)).limit(0).sql(self.dialect))
+        except duckdb.CatalogException:
+            return False
+        except duckdb.Error:  # it is there, and cannot be read
+            return True
+        return True
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
