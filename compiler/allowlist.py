@@ -55,7 +55,7 @@ CALL_NODES: frozenset[type[Any]] = frozenset({exp.Array, exp.Kwarg})
 
 PLAIN_TYPES = frozenset({
     "TEXT", "VARCHAR", "CHAR", "NVARCHAR", "BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE",
-    "DECIMAL", "DATE", "TIMESTAMP", "TIMESTAMPTZ", "UUID",
+    "DECIMAL", "DATE", "TIMESTAMP", "TIMESTAMPNTZ", "TIMESTAMPTZ", "UUID",
 })  # fmt: skip
 
 _REASONS: dict[type[Any], str] = {

@@ -203,8 +203,7 @@ class _Lowering:
             ):
                 return self._comparison(node)
             case exp.Cast() | exp.TryCast():
-                inner = self.lower(node.this)
-                return Typed(exp.TryCast(this=inner.tree, to=node.args["to"].copy()), result_type(node, [inner]))
+                return self._cast(node)
             case exp.Interval() | exp.Var() | exp.DataType() | exp.Star():
                 return Typed(node.copy(), "interval" if isinstance(node, exp.Interval) else "any")
             case _:
@@ -229,6 +228,13 @@ class _Lowering:
         if isinstance(node, exp.CurrentDate):
             return Typed(exp.cast(tick_at(), "date"), "date")
         return Typed(tick_at(), "timestamp")
+
+    def _cast(self, node: exp.Cast | exp.TryCast) -> Typed:
+        inner, target = self.lower(node.this), node.args["to"]
+        tree: exp.Expr = exp.TryCast(this=inner.tree, to=target.copy())
+        if target.is_type("timestamptz"):  # inside Penstock every time is naive UTC
+            tree = exp.paren(exp.AtTimeZone(this=tree, zone=exp.Literal.string("UTC")))
+        return Typed(tree, result_type(node, [inner]))
 
     def _logic(self, node: exp.Expr) -> Typed:
         rebuilt = node.copy()

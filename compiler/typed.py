@@ -115,7 +115,8 @@ def result_type(node: exp.Expr, operands: Sequence[Typed]) -> str:
         case exp.Cast() | exp.TryCast():
             from compiler.catalog import data_type
 
-            return data_type(node.args["to"].sql().lower())
+            # DuckDB's words: sqlglot's own differ from those of any warehouse (TIMESTAMPNTZ)
+            return data_type(node.args["to"].sql(dialect="duckdb"))
         case exp.Add() | exp.Sub():
             return _sum_type(node, kinds)
         case exp.Mul() | exp.Div() | exp.Mod() | exp.Avg():
