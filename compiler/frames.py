@@ -185,9 +185,10 @@ def _merged_json(columns: Sequence[tuple[str, exp.Expr]], data: exp.Expr | None)
 # ---------------------------------------------------------------- contacts
 
 
-def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str) -> exp.Select:
+def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str | None) -> exp.Select:
     """Every contact with its valid time zone and what forbids a message.
 
+    Without `default_zone` a missing or invalid zone is NULL: then each workflow puts its own default there.
     Columns: contact_id, `c_<column>` …, tz, m_email, m_phone, m_bounced, m_unsubscribed, m_groups.
 
     What forbids a message is the model's own columns OR-ed with `suppressions`, by contact and by address.
@@ -215,8 +216,8 @@ def _null(kind: str) -> exp.Expr:
     return exp.cast(exp.null(), kind)
 
 
-def _zone(catalog: Catalog, default_zone: str) -> exp.Expr:
-    default = exp.Literal.string(default_zone)
+def _zone(catalog: Catalog, default_zone: str | None) -> exp.Expr:
+    default = _null("text") if default_zone is None else exp.Literal.string(default_zone)
     if not catalog.contact.timezone:
         return default
     return exp.Coalesce(this=exp.column("name", table="z"), expressions=[default])

@@ -73,7 +73,7 @@ class Deployment:
     def contact_rows(self) -> exp.Select:
         """Every contact with all columns that some plan reads."""
         columns = {column for plan in self.plans for column in plan.contact_columns}
-        return frames.contact_rows(self.catalog, columns, self.default_zone)
+        return frames.contact_rows(self.catalog, columns, None)
 
     def event_rows(self) -> exp.Select:
         """Every visible event that some plan looks at."""
