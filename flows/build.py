@@ -12,7 +12,7 @@ from typing import Any
 
 from compiler.errors import ProjectError, WarehouseLocked
 from compiler.yaml import read_yaml
-from flows.profile import find_profiles
+from flows.dbt_files import find_profiles
 from flows.project import Project
 from flows.relations import take_snapshot, write_snapshot
 from flows.warehouse.lock import DEFAULT_WAIT, Patience, SidecarLock

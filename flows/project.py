@@ -17,8 +17,8 @@ from compiler.catalog import Catalog
 from compiler.content import Template, parse_template
 from compiler.errors import DefinitionError, Problem, ProjectError
 from compiler.parser import Document, parse_workflow
+from flows.dbt_files import DbtProject, WarehouseTarget, read_dbt_project, read_target
 from flows.mapping import catalog_of
-from flows.profile import DbtProject, WarehouseTarget, read_dbt_project, read_target
 from flows.relations import Snapshot, read_snapshot, relations_of, take_snapshot, write_snapshot
 from flows.settings import Deliver, Settings, SettingsFile, read_settings
 from flows.warehouse.base import Warehouse

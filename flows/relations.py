@@ -18,7 +18,7 @@ from sqlglot import exp
 
 from compiler.catalog import Relation
 from compiler.errors import ProjectError
-from flows.profile import DbtProject, read_dbt_yaml
+from flows.dbt_files import DbtProject, read_dbt_yaml
 from flows.warehouse.base import Place, Warehouse
 
 Columns = Mapping[str, str]

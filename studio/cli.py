@@ -223,6 +223,18 @@ def demo(
     finish(demo.run(options, folder=folder, contacts=contacts, days=days, hours=every, seed=seed))
 
 
+@verb()
+def resume(
+    options: Options,
+    workflow: Annotated[str, typer.Argument(help="Name of the workflow.")],
+    because: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Let a workflow that was quarantined after failing take part in ticks again."""
+    from studio.commands import resume
+
+    finish(resume.run(options, workflow=workflow, because=because))
+
+
 def finish(code: int) -> None:
     """Ends a verb with an exit code."""
     if code:

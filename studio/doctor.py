@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from compiler.errors import ProjectError
+from flows.dbt_files import find_profiles, read_dbt_project, read_target
 from flows.engine.clock import SystemClock, naive_utc
-from flows.profile import find_profiles, read_dbt_project, read_target
 from flows.project import find_project
 from studio.analytics import SWITCHES, still_on
 

@@ -17,7 +17,7 @@ from sqlglot import exp
 
 from compiler.catalog import Relation
 from compiler.errors import PenstockError, ProjectError, nearest
-from flows.profile import DbtProject, WarehouseTarget, find_profiles, read_dbt_project, read_target
+from flows.dbt_files import DbtProject, WarehouseTarget, find_profiles, read_dbt_project, read_target
 from flows.project import PROJECT_FILE
 from flows.relations import Snapshot, relations_of, take_snapshot, write_snapshot
 from studio.guess import Guess, guess_contacts, guess_events

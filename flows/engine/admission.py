@@ -210,7 +210,7 @@ _ROUND = """
 _ENTER = """
     INSERT INTO enrollments
     SELECT r.candidate_id, $workflow, $version, r.contact_id, r.key, r.entry_ref, r.entry, r.candidate_at, $first_step,
-        r.candidate_at, $tick_at, NULL, NULL, NULL, $tick, $tick, NULL, NULL
+        r.candidate_at, r.candidate_at, NULL, NULL, NULL, $tick, $tick, NULL, NULL
     FROM tick_round AS r WHERE r.verdict = 'entered'
 """
 _CONSUME = """

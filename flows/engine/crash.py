@@ -7,8 +7,8 @@ import signal
 from typing import Literal
 
 CrashPoint = Literal[
-    "before_tick", "in_tick", "after_commit", "before_mark", "after_claim", "before_send", "after_send",
-    "before_receipts", "after_receipts",
+    "before_tick", "in_tick", "after_commit", "before_mark", "in_recovery", "after_recovery", "after_claim",
+    "before_send", "after_send", "before_receipts", "in_receipts", "after_receipts",
 ]  # fmt: skip
 """Where the engine can be stopped, in the order in which it passes the points."""
 

@@ -80,7 +80,8 @@ def _nothing() -> exp.Select:
 
 _DECISIONS = """
     CREATE OR REPLACE TEMP TABLE tick_decisions AS
-    SELECT d.*, $seq + row_number() OVER (ORDER BY d.contact_id, d.enrollment_id, d.ordinal, d.place) AS seq
+    SELECT d.*, $seq + row_number() OVER (
+        ORDER BY coalesce(s.due_at, s.logical_at), d.contact_id, d.enrollment_id, d.ordinal, d.place) AS seq
     FROM (
         SELECT enrollment_id, contact_id, key, ordinal, 0 AS place, step,
             CASE WHEN outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind, what, kind AS step_kind, outcome,
@@ -91,7 +92,7 @@ _DECISIONS = """
             CASE WHEN exit IS NULL THEN 'rest' ELSE 'exit' END, NULL, NULL, exit,
             CASE WHEN exit IS NULL THEN logical_at END, NULL, NULL, NULL, NULL, NULL, NULL
         FROM tick_moves WHERE moved OR exit IS NOT NULL
-    ) AS d
+    ) AS d LEFT JOIN tick_scope AS s ON s.enrollment_id = d.enrollment_id
 """
 _KINDS = "SELECT outcome, count(*) AS n FROM tick_actions GROUP BY outcome"
 _JOURNAL = """

@@ -69,7 +69,7 @@ class Delivery:
         log: the attempt log; None in memory only.
         batch: rows per claim.
         max_sends_per_day: of the target; None for no limit.
-        stopping: asked before each claim; True ends the pass after what is in flight.
+        stopping: asked before each claim and each call; True ends the pass after what is in flight.
     """
 
     open_warehouse: OpenWarehouse
@@ -136,6 +136,7 @@ class _Pass:
             if done:
                 with warehouse.transaction():
                     valid = settle(warehouse, self.state, done, self.worker, key, where)
+                    crash_point("in_receipts")
                 self._count(done, valid)
                 crash_point("after_receipts")
                 self._clear_log()
@@ -167,7 +168,9 @@ class _Pass:
             with warehouse.transaction():
                 left = abandoned(warehouse, self.state, self.worker, where.now, known, abilities)
                 valid = settle(warehouse, self.state, left, None, meta.state_id, where)
+                crash_point("in_recovery")
             self._count(left, valid)
+            crash_point("after_recovery")
         self._clear_log()
         self.key = meta.state_id
         return self.key
@@ -263,7 +266,8 @@ class _Pass:
         """One call: noted before, noted after."""
         intents = [intent for intent, _ in chunk]
         started = self.delivery.clock.now()
-        if destination.name in self.report.paused or not self._noted_start(intents, started):
+        held_back = destination.name in self.report.paused or self.delivery.stopping()
+        if held_back or not self._noted_start(intents, started):
             return [(intent, returned(intent)) for intent in intents]
         crash_point("before_send")
         verdicts = await _verdicts(destination, [action for _, action in chunk])

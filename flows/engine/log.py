@@ -91,7 +91,7 @@ _LOG = """
         AND ($step IS NULL OR l.step = $step) AND ($since IS NULL OR l.executed_at >= $since)
     ORDER BY l.executed_at,
         CASE
-            WHEN l.kind = 'delivery' AND l.decided_at < l.executed_at THEN 4
+            WHEN l.kind = 'delivery' AND l.decided_at < l.executed_at OR l.kind = 'exit' AND l.outcome = 'error' THEN 4
             WHEN l.kind IN ('enter', 'rejected') THEN 1
             WHEN l.kind = 'exit' AND l.outcome IN ('goal', 'exit_when', 'left_audience', 'expired')
                 THEN CASE WHEN l.seq < l.first_entry OR l.first_entry IS NULL THEN 0 ELSE 2 END

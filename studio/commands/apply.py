@@ -27,7 +27,7 @@ def run(options: Options, *, yes: bool) -> int:
     if project.deliver == "live" and not yes:
         _confirm(project, console)
     runner = Runner(project)
-    changes = runner.apply(who=_who())
+    changes = runner.apply(who=who())
     for note in runner.notes:
         console.note(note)
     console.result(
@@ -55,7 +55,8 @@ def _summary(project: Project, changes: list[Change]) -> str:
     return f"{len(changes)} published to {where}" if changes else f"nothing changed on {where}"
 
 
-def _who() -> str:
+def who() -> str:
+    """The name of whoever runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

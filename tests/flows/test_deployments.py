@@ -19,8 +19,10 @@ from prefect.utilities.importtools import import_object
 
 from compiler.errors import ProjectError
 from flows.deliver import deliver
+from flows.deliver import observed as observed_delivery
 from flows.deployments import Timetable, register
 from flows.evaluate import evaluate, summary
+from flows.evaluate import observed as observed_tick
 from flows.project import Project, load_project
 from flows.runner import Runner
 from flows.transform import transform
@@ -105,3 +107,11 @@ def test_a_failed_build_fails_the_flow(server: None, tmp_path: Path) -> None:
     (folder / "models/people.sql").write_text("select no_such_column")
     with pytest.raises(RuntimeError, match="dbt build ended with 1"):
         asyncio.run(transform(str(folder), "dev", select="people"))
+
+
+def test_a_loop_of_this_process_is_seen_by_prefect(server: None, project: Project) -> None:
+    runner = Runner(project)
+    runner.apply()
+    before = runner.tick().tick
+    assert observed_tick(runner.tick, project.workspace).tick == before + 1
+    assert dict(observed_delivery(runner.deliver).counts) == {}
