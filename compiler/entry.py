@@ -85,6 +85,7 @@ class EntryPlanner:
         self.tz = tz
         self.where: Condition | None = None
         self.key: Condition | None = None
+        self.row_key: Condition | None = None
         self.contact: Condition | None = None
         self.moment: Condition | None = None
         self.audience: Condition | None = None
@@ -93,7 +94,7 @@ class EntryPlanner:
     @property
     def conditions(self) -> list[Condition]:
         """What is read of candidates, beside an audience."""
-        return [condition for condition in (self.where, self.key) if condition is not None]
+        return [condition for condition in (self.where, self.key, self.row_key) if condition is not None]
 
     def _compile_entry(self) -> None:
         trigger = self.workflow.trigger
@@ -112,7 +113,7 @@ class EntryPlanner:
                 self.compiling.problem(
                     "E900", "a schedule trigger is not executed by this version", ("trigger", "schedule")
                 )
-        if self.workflow.entry.key is not None:
+        if self.workflow.entry.key is not None and not isinstance(trigger, ModelTrigger):
             self.key = self._key(("entry", "key"), self.workflow.entry.key, candidate)
 
     def _compile_model_entry(self, trigger: ModelTrigger, candidate: Scope) -> None:
@@ -127,7 +128,9 @@ class EntryPlanner:
         scope = replace(candidate, entry=shape)
         self.contact = self._row_value(("trigger", "contact"), trigger.contact, scope)
         self.moment = self._row_value(("trigger", "at"), trigger.at, scope)
-        self.key = self._key(("trigger", "key"), trigger.key, scope)
+        self.row_key = self._key(("trigger", "key"), trigger.key, scope)
+        if self.workflow.entry.key is not None:
+            self.key = self._key(("entry", "key"), self.workflow.entry.key, scope)
         if trigger.where is not None:
             self.where = self.compiling.compile(("trigger", "where"), trigger.where, scope)
 
@@ -182,13 +185,14 @@ class EntryPlanner:
     def _model_entry(self, trigger: ModelTrigger) -> ModelEntry:
         name = model_name(trigger)
         relation = self.catalog.relations.get(name)
-        if relation is None or self.key is None or self.contact is None or self.moment is None:
+        if relation is None or self.row_key is None or self.contact is None or self.moment is None:
             return ModelEntry(name, exp.select("1"), exp.select("1"))
         columns = [frames.utc(relation, column, "m").as_(f"r_{column}", quoted=True) for column in relation.columns]
         base = exp.select(*columns).from_(relation_table(relation, "m"))
         keyed = exp.select(
             "f.*", exp.cast(self.contact.tree.copy(), "text").as_("contact_id"),
-            exp.cast(self.key.tree.copy(), "text").as_("key"),
+            exp.cast(self.row_key.tree.copy(), "text").as_("entry_ref"),
+            exp.cast(self.key.tree.copy() if self.key else exp.null(), "text").as_("key"),
             exp.cast(self.moment.tree.copy(), "timestamp").as_("entry_at"),
         ).from_(base.subquery("f"))  # fmt: skip
         where = self.where
@@ -198,20 +202,19 @@ class EntryPlanner:
             exp.select("1").from_(exp.table_("candidates", db=self.catalog.state_schema, alias="k"))
             .where(exp.and_(
                 exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(self.workflow.workflow)),
-                exp.EQ(this=exp.column("entry_ref", table="k"), expression=exp.column("key", table="r")),
+                exp.EQ(this=exp.column("entry_ref", table="k"), expression=exp.column("entry_ref", table="r")),
             ))
         )  # fmt: skip
         pairs: list[exp.Expr] = []
         for column in relation.columns:
             pairs += [exp.Literal.string(column), exp.column(f"r_{column}", table="r", quoted=True)]
         rows = (
-            exp.select("r.*", exp.column("key", table="r").as_("entry_ref"),
-                       exp.Anonymous(this="json_object", expressions=pairs).as_("entry"))
+            exp.select("r.*", exp.Anonymous(this="json_object", expressions=pairs).as_("entry"))
             .from_(keyed.subquery("r"))
             .where(exp.and_(
                 exp.LTE(this=exp.column("entry_at", table="r"), expression=tick_at()),
                 exp.GTE(this=exp.column("entry_at", table="r"), expression=exp.Placeholder(this="earliest")),
-                exp.Not(this=exp.Is(this=exp.column("key", table="r"), expression=exp.Null())),
+                exp.Not(this=exp.Is(this=exp.column("entry_ref", table="r"), expression=exp.Null())),
                 exp.Not(this=exp.Exists(this=known)),
             ))
         )  # fmt: skip
@@ -219,7 +222,7 @@ class EntryPlanner:
             exp.select("r.*", *contact_columns(self.tz, where)).from_(f"{MODEL_ROWS} AS r")
             .join(f"{frames.CONTACTS} AS c", on="c.contact_id = r.contact_id")
         )  # fmt: skip
-        return ModelEntry(name, rows, self._candidates(base_rows, "key"))
+        return ModelEntry(name, rows, self._candidates(base_rows, "entry_ref"))
 
     def _audience_entry(self, zone: str) -> AudienceEntry:
         condition = self.audience

@@ -14,7 +14,6 @@
 create or replace temp table tick_rows as
 SELECT
   r.*,
-  r.key AS entry_ref,
   JSON_OBJECT(
     'activity_id',
     "r"."r_activity_id",
@@ -31,7 +30,8 @@ FROM (
   SELECT
     f.*,
     CAST(f.r_person_id AS TEXT) AS contact_id,
-    CAST(f.r_activity_id AS TEXT) AS key,
+    CAST(f.r_activity_id AS TEXT) AS entry_ref,
+    CAST(NULL AS TEXT) AS key,
     CAST(f.r_happened_at AS TIMESTAMP) AS entry_at
   FROM (
     SELECT
@@ -48,13 +48,13 @@ FROM (
 WHERE
   r.entry_at <= CAST($tick_at AS TIMESTAMP)
   AND r.entry_at >= $earliest
-  AND NOT r.key IS NULL
+  AND NOT r.entry_ref IS NULL
   AND NOT EXISTS(
     SELECT
       1
     FROM penstock_dev.candidates AS k
     WHERE
-      k.workflow = 'rows' AND k.entry_ref = r.key
+      k.workflow = 'rows' AND k.entry_ref = r.entry_ref
   );
 
 -- 2 · entry
