@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FOLDER = Path(".penstock") / "demo"
 _NAME = 15
 _PLAIN_EVERY = 0.25
+_SHOWN = 20
 
 
 def run(options: Options, *, folder: Path | None, contacts: int, days: int, hours: int, seed: int) -> int:
@@ -44,7 +45,7 @@ def run(options: Options, *, folder: Path | None, contacts: int, days: int, hour
         demo.run(lambda runner: found.append(figures(demo, runner)))
     seconds = perf_counter() - started
     console.result(_data(demo, found[0]), lambda out: _show(demo, found[0], seconds, out))
-    return 0
+    return 1 if found[0].audit.differences else 0
 
 
 def next_commands(demo: Demo) -> list[str]:
@@ -64,21 +65,21 @@ def _data(demo: Demo, found: Figures) -> Mapping[str, Any]:
 
 
 def _show(demo: Demo, found: Figures, seconds: float, out: RichConsole) -> None:
-    from studio.demo.figures import funnel_lines, share
+    from studio.demo.figures import closing_lines, funnel_lines
 
     for funnel in found.funnels:
         out.print()
         out.print(f"[bold]{funnel.workflow}[/]   {funnel.entered:,} entered · {funnel.in_flight:,} still on their way")
         for name, number, bar, told in funnel_lines(funnel):
             out.print(f"  {name:<{_NAME}}{number:>6,} [cyan]{bar:<30}[/]  {told}".rstrip())
-    totals = found.totals
-    final = totals.sent + totals.failed
+    for line in closing_lines(found):
+        out.print(line, markup=False)
+    for difference in found.audit.differences[:_SHOWN]:
+        out.print(f"  ✗ {difference}", markup=False, style="red")
+    more = len(found.audit.differences) - _SHOWN
+    if more > 0:
+        out.print(f"  … and {more:,} more in the report", style="red")
     out.print()
-    out.print(
-        f"{totals.workflows} workflows     completed {share(totals.done, totals.ended, 1)} of {totals.ended:,} that ended"
-        f" · actions ok {share(totals.sent, final, 2)} ({totals.sent:,} of {final:,}; {totals.retries} retries, "
-        f"{totals.failed} in the dead-letter queue)"
-    )
     out.print(f"{'next':<{_NAME}}{' · '.join(next_commands(demo))}", markup=False)
     out.print(f"{'':<{_NAME}}[dim]{seconds:.1f} s in all[/]")
 

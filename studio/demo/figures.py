@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.engine.log import log_rows
 from flows.engine.overview import Overview
 from flows.journal.tables import StateTables
 from flows.runner import Runner
+from studio.demo.audit.compare import Audit, audit
 from studio.demo.run import Demo
 from studio.funnel import Funnel, funnels
 
@@ -56,7 +58,7 @@ class Servers:
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything that a demo measures, except the audit."""
+    """Everything that a demo measures."""
 
     ticks: int
     rows_landed: int
@@ -64,6 +66,7 @@ class Figures:
     funnels: tuple[Funnel, ...]
     totals: Totals
     servers: Servers
+    audit: Audit
 
 
 def figures(demo: Demo, runner: Runner) -> Figures:
@@ -75,10 +78,14 @@ def figures(demo: Demo, runner: Runner) -> Figures:
         found = funnels(warehouse, project.state_schema, catalog, workflows, demo.scale.end)
         state = StateTables(project.state_schema)
         retries = warehouse.rows(state.statement(warehouse, _RETRIES))[0]["n"]
+        log = log_rows(warehouse, project.state_schema)
+    demo.progress.begin("audit", "work out again who should have got what")
+    checked = audit(demo, log)
+    demo.progress.finish(f"{checked.expected:,} rows of the log worked out again from the raw rows")
     seen = demo.overview(runner)
     counts = demo.counts
     totals = _totals(seen, int(retries), len(demo.stage.arrivals))
-    return Figures(counts.ticks, counts.landed, counts.decided, tuple(found), totals, _servers(demo))
+    return Figures(counts.ticks, counts.landed, counts.decided, tuple(found), totals, _servers(demo), checked)
 
 
 def _totals(seen: Overview, retries: int, messages: int) -> Totals:
@@ -125,6 +132,23 @@ def funnel_lines(funnel: Funnel, width: int = 30) -> Sequence[tuple[str, int, st
     if funnel.goal:
         lines.append((funnel.goal, funnel.goals, bar(funnel.goals), share(funnel.goals, funnel.entered, 1)))
     return lines
+
+
+def closing_lines(found: Figures) -> Sequence[str]:
+    """The totals and the audit, one line each."""
+    totals, checked = found.totals, found.audit
+    final = totals.sent + totals.failed
+    faults = sum(found.servers.mail_faults.values()) + sum(found.servers.crm_faults.values())
+    faults += sum(found.servers.hook_faults.values())
+    wrong = len(checked.differences)
+    return (
+        f"{f'{totals.workflows} workflows':<15}completed {share(totals.done, totals.ended, 1)} of {totals.ended:,} ended · "
+        f"actions ok {share(totals.sent, final, 2)} ({totals.sent:,} of {final:,}; {totals.failed} in the dead-letter queue)",
+        f"{'delivery':<15}{totals.messages:,} e-mails arrived · {totals.retries} retries after {faults} refusals, "
+        f"errors and timeouts of the servers · {totals.open} still open",
+        f"{'audit':<15}{checked.expected:,} log rows worked out again: {wrong:,} differ · {checked.duplicates} duplicates · "
+        f"accuracy {100 * checked.accuracy:.2f}%",
+    )
 
 
 _RETRIES = "SELECT count(*) AS n FROM attempts WHERE outcome = 'retry'"

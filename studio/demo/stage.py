@@ -10,7 +10,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -126,9 +126,17 @@ class Stage:
         if self.mail.errors:
             raise RuntimeError("the demo's mail server refused a message") from self.mail.errors[0]
         fresh, self._unread = self.arrivals[self._unread :], len(self.arrivals)
+        return self._read(fresh)
+
+    def messages(self) -> list[Message]:
+        """Everything that arrived so far, each message once."""
+        return self._read(self.arrivals)
+
+    def _read(self, arrivals: Sequence[Arrival]) -> list[Message]:
+        unique = {arrival.action_id: arrival for arrival in reversed(arrivals)}
         return [
             Message(a.action_id, self._addresses[a.address], a.template, a.arrived_at, a.cart_id)
-            for a in sorted(fresh, key=lambda arrival: arrival.action_id)
+            for a in sorted(unique.values(), key=lambda arrival: (arrival.arrived_at, arrival.action_id))
         ]
 
     def _received(self, mail: ReceivedMail) -> None:
