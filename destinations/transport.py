@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -90,7 +91,7 @@ class Transport:
         self._max_response = max_response
         self._lookup = lookup
         self._connections = connections
-        self._tls = tls or ssl.create_default_context()
+        self._tls = tls or _default_tls()
         self._http = AiohttpTransport(verify=self._tls, trust_env=False, client=self._session)
 
     def _session(self) -> aiohttp.ClientSession:
@@ -166,6 +167,12 @@ def _abort(response: httpx.Response) -> None:
     inner: Any = getattr(response.stream, "_aiohttp_response", None)
     if inner is not None:
         inner.close()
+
+
+@lru_cache(maxsize=1)
+def _default_tls() -> ssl.SSLContext:
+    """Reading the system's certificates takes 30 ms; connections share them and change nothing in them."""
+    return ssl.create_default_context()
 
 
 async def _itself(host: str, port: int) -> list[str]:

@@ -141,13 +141,14 @@ def closing_lines(found: Figures) -> Sequence[str]:
     faults = sum(found.servers.mail_faults.values()) + sum(found.servers.crm_faults.values())
     faults += sum(found.servers.hook_faults.values())
     wrong = len(checked.differences)
+    ended = f"completed {share(totals.done, totals.ended, 1)} of {totals.ended:,} ended"
+    ok = f"actions ok {share(totals.sent, final, 2)} ({totals.sent:,} of {final:,}; {totals.failed} dead letters)"
+    trouble = f"{totals.retries} retries after {faults} refusals, errors and timeouts"
+    differ = f"{checked.expected:,} log rows worked out again: {wrong:,} differ"
     return (
-        f"{f'{totals.workflows} workflows':<15}completed {share(totals.done, totals.ended, 1)} of {totals.ended:,} ended · "
-        f"actions ok {share(totals.sent, final, 2)} ({totals.sent:,} of {final:,}; {totals.failed} in the dead-letter queue)",
-        f"{'delivery':<15}{totals.messages:,} e-mails arrived · {totals.retries} retries after {faults} refusals, "
-        f"errors and timeouts of the servers · {totals.open} still open",
-        f"{'audit':<15}{checked.expected:,} log rows worked out again: {wrong:,} differ · {checked.duplicates} duplicates · "
-        f"accuracy {100 * checked.accuracy:.2f}%",
+        f"{f'{totals.workflows} workflows':<15}{ended} · {ok}",
+        f"{'delivery':<15}{totals.messages:,} e-mails arrived · {trouble} · {totals.open} still open",
+        f"{'audit':<15}{differ} · {checked.duplicates} duplicates · accuracy {100 * checked.accuracy:.2f}%",
     )
 
 
