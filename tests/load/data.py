@@ -268,7 +268,7 @@ _JOURNAL = """
 # What arrived in 30 days; a few events are dated ahead: half of them become due in the tick.
 _SEEN = """
     INSERT INTO penstock.event_seen
-    SELECT source, event_id, 50, CASE WHEN hash(event_id) % 20011 > 0 OR loaded_at < $t0::TIMESTAMP - INTERVAL 1 HOUR
+    SELECT source, event_id, 50, CASE WHEN hash(event_id) % 100 > 0 OR loaded_at < $t0::TIMESTAMP - INTERVAL 1 HOUR
         THEN 50 END, event_time, loaded_at
     FROM (
         SELECT 'model' AS source, event_id, min(event_time) AS event_time, min(loaded_at) AS loaded_at
