@@ -69,8 +69,14 @@ class Layers:
         timing: Timing,
         tracked: frozenset[str],
         mutable: Sequence[str],
+        leaving: Sequence[exp.Expr] = (),
     ) -> None:
-        """`tracked`: steps whose logical time is kept as `s_<id>`; `mutable`: frame columns that steps may rewrite."""
+        """`tracked`: steps whose logical time is kept as `s_<id>`; `mutable`: frame columns that steps may rewrite.
+
+        `leaving`: goals and exits that a step of the same tick can make true, so they are read again before each send;
+        who leaves by the first of them stands at `completed + 1`, by the next one at `completed + 2`, and so on.
+        """
+        self._leaving = tuple(leaving)
         self._flow = flow
         self._parts = parts
         self._timing = timing
@@ -143,6 +149,8 @@ class Layers:
             case WaitForStep():
                 self._wait_for(node, node.step)
             case ActionStep():
+                if self._leaving and not isinstance(node.step, TagStep | UntagStep | SetStep):
+                    self._leave(node)
                 self._action(node, node.step)
             case _ if "then" in node.successors:
                 self._branch(node)
@@ -246,6 +254,13 @@ class Layers:
             case _:
                 pass
         self._add(node, columns)
+
+    def _leave(self, node: FlowNode) -> None:
+        ifs = [
+            exp.If(this=exp.and_(self._here(node), exp.paren(test.copy())), true=exp.Literal.number(target))
+            for target, test in enumerate(self._leaving, self.completed + 1)
+        ]
+        self._add(node, {"p": exp.Case(ifs=ifs, default=_P)}, part="g")
 
     def _track(self, node: FlowNode, value: Callable[[exp.Expr], exp.Expr]) -> dict[str, exp.Expr]:
         name = f"s_{node.id}"

@@ -127,7 +127,10 @@ class _Planner:
         frame_needs = self._frame_needs()
         needs = Needs().add(*self._everything())
         needs.contact_columns.update(*(texts.contact for texts in self._texts().values()))
-        layers = Layers(self.graph, compiled.parts, self._timing(), self._tracked(), self._mutable(frame_needs))
+        layers = Layers(
+            self.graph, compiled.parts, self._timing(), self._tracked(), self._mutable(frame_needs),
+            [condition.tree for _, condition in self._leaving()],
+        )  # fmt: skip
         entry = self.entry.entry(self.policy.default_timezone or "UTC")
         exits = self._exits()
         moves = self._moves(layers)
@@ -138,7 +141,7 @@ class _Planner:
             frame=self._frame(frame_needs, needs), stages=stages, moves=moves,
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
-            events=frozenset(needs.events), conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
+            events=frozenset(needs.events), lookback=self._lookback(), conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
         )  # fmt: skip
 
     # ------------------------------------------------------------ exits
@@ -186,6 +189,12 @@ class _Planner:
             exp.column("member", table="v"),
         ))  # fmt: skip
         return exp.Not(this=exp.Exists(this=inside))
+
+    def _leaving(self) -> list[tuple[str, Condition]]:
+        """Goals and exits that a tag or field written in the same tick can make true, with their reasons."""
+        found = [("goal", goal) for goal in self.compiled.goals]
+        found += [("exit_when", condition) for condition in self.compiled.exits]
+        return [(reason, condition) for reason, condition in found if condition.tags or condition.fields]
 
     def _watches_state(self) -> bool:
         conditions = [*self.compiled.goals, *self.compiled.exits]
@@ -286,9 +295,13 @@ class _Planner:
         single = [*self.entry.conditions, *compiled.goals, *compiled.exits, *compiled.require.values()]
         return [*single, *self._step_conditions()]
 
+    def _lookback(self) -> float | None:
+        return Needs().add(*(found for found in self._everything() if found is not self.entry.audience)).lookback
+
     def _frame_needs(self) -> Needs:
         self._compile_require()
-        return Needs().add(*self._step_conditions(), *self.compiled.require.values())
+        leaving = [condition for _, condition in self._leaving()]
+        return Needs().add(*self._step_conditions(), *self.compiled.require.values(), *leaving)
 
     def _compile_require(self) -> None:
         require = self.policy.require
@@ -387,6 +400,10 @@ class _Planner:
         ]  # fmt: skip
         reasons.append(exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(layers.completed)),
                               true=exp.Literal.string("completed")))  # fmt: skip
+        reasons += [
+            exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(index)), true=exp.Literal.string(reason))
+            for index, (reason, _) in enumerate(self._leaving(), layers.completed + 1)
+        ]  # fmt: skip
         tracked = sorted(self._tracked())
         steps: exp.Expr = exp.column("steps", table="f")
         if tracked:

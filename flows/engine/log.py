@@ -81,19 +81,23 @@ _LOG = """
         CASE WHEN l.kind IN ('action', 'delivery') THEN l.step END AS step, l.kind, l.what, l.outcome
     FROM (
         SELECT j.*, i.seq AS decided_seq, i.executed_at AS decided_at,
-            min(CASE WHEN j.kind IN ('enter', 'rejected') THEN j.seq END) OVER (PARTITION BY j.tick) AS first_entry
+            min(CASE WHEN j.kind IN ('enter', 'rejected') THEN j.seq END) OVER (PARTITION BY j.tick) AS first_entry,
+            min(CASE WHEN j.kind IN ('action', 'intent') THEN j.seq END)
+                OVER (PARTITION BY j.tick, j.enrollment_id) AS first_step
         FROM journal AS j
         LEFT JOIN (SELECT action_id, seq, executed_at FROM journal WHERE kind = 'intent') AS i
             ON j.kind = 'delivery' AND i.action_id = j.action_id
-        WHERE j.kind IN ('enter', 'exit', 'rejected', 'action', 'delivery')
+        WHERE j.kind IN ('enter', 'exit', 'rejected', 'action', 'intent', 'delivery')
     ) AS l
-    WHERE ($workflow IS NULL OR l.workflow = $workflow) AND ($contact IS NULL OR l.contact_id = $contact)
+    WHERE l.kind <> 'intent' AND ($workflow IS NULL OR l.workflow = $workflow)
+        AND ($contact IS NULL OR l.contact_id = $contact)
         AND ($step IS NULL OR l.step = $step) AND ($since IS NULL OR l.executed_at >= $since)
     ORDER BY l.executed_at,
         CASE
             WHEN l.kind = 'delivery' AND l.decided_at < l.executed_at OR l.kind = 'exit' AND l.outcome = 'error' THEN 4
             WHEN l.kind IN ('enter', 'rejected') THEN 1
             WHEN l.kind = 'exit' AND l.outcome IN ('goal', 'exit_when', 'left_audience', 'expired')
+                AND (l.first_step IS NULL OR l.seq < l.first_step)
                 THEN CASE WHEN l.seq < l.first_entry OR l.first_entry IS NULL THEN 0 ELSE 2 END
             ELSE 3
         END,

@@ -120,5 +120,5 @@ def test_an_audience_and_rows_of_a_model_are_candidates(catalog: Catalog, wareho
         warehouse.execute(f"drop table {table}")
     _prepare(warehouse, made, catalog)
     found = _execute(warehouse, made)
-    assert [(row["contact_id"], row["key"]) for row in found["entry"]] == [("p2", "a2")]
+    assert [(row["contact_id"], row["key"], row["entry_ref"]) for row in found["entry"]] == [("p2", None, "a2")]
     assert json.loads(found["entry"][0]["entry"])["activity"] == "page_seen"
