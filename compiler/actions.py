@@ -169,6 +169,13 @@ class Routing:
         if template is None:
             self._add("E404", f"no template '{name}'", (*node.path, "email"), nearest(name, self._catalog.templates))
             return
+        for read in sorted(template.steps):
+            self._add("E900", f"template '{name}' reads steps.{read}, which this version does not provide",
+                      (*node.path, "email"), "pass it: `with: {sent: steps.hello.sent_at}`")  # fmt: skip
+        owned = set(self._catalog.contact.fields) - set(self._catalog.contact.relation.columns)
+        for read in sorted(template.contact & owned):
+            self._add("E900", f"template '{name}' reads contact.{read}, a field that Penstock owns",
+                      (*node.path, "email"), f"pass it: `with: {{{read}: contact.{read}}}`")  # fmt: skip
         for given in step.with_:
             if given not in template.variables:
                 self._add("E403", f"template '{name}' declares no variable '{given}'", (*node.path, "with", given),
@@ -257,7 +264,8 @@ def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -
         ("on_error", exp.Literal.string(step.on_error)),
     ]
     if texts.entry:
-        members.append(("entry", frame("entry")))
+        moment = _object([("at", frame("entry_at"))])
+        members.append(("entry", exp.Anonymous(this="json_merge_patch", expressions=[frame("entry"), moment])))
     if values:
         members.append(("with" if isinstance(step, MessageStep) else "values", _object(values)))
     static = _static(step)

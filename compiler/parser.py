@@ -14,7 +14,7 @@ from compiler import yaml
 from compiler.errors import ConditionError, DefinitionError, Problem, nearest
 from compiler.graph import step_paths
 from compiler.mistakes import field_mistakes, kind_mistakes
-from compiler.workflow import STEP_KINDS, Workflow, arms, walk
+from compiler.workflow import STEP_KINDS, CrmStep, Workflow, arms, walk
 from compiler.yaml import Value, YamlPath, read_yaml
 
 MAX_INCLUDES = 10
@@ -318,6 +318,8 @@ def unsupported(document: Document) -> list[Problem]:
                 refuse(kind, (*path, kind), LATER_STEPS[kind])
             elif kind == "email" and isinstance(value.data[kind].data, dict):
                 refuse("choose", (*path, kind), "what works now: `email: <template>`")
+            elif isinstance(step, CrmStep) and step.crm.object != "contact":
+                refuse(f"crm.object: {step.crm.object}", (*path, "crm", "object"), "what works now: object: contact")
         for option, hint in LATER_OPTIONS.items():
             if option in value.data and not arms(step):
                 refuse(option, (*path, option), hint)

@@ -50,9 +50,8 @@ class Settings:
 
 
 def merged_policy(project: Policy, workflow: Policy) -> Policy:
-    """The workflow's policy over the project's, key by key."""
-    given = {name: getattr(workflow, name) for name in workflow.model_fields_set}
-    return project.model_copy(update={name: value for name, value in given.items() if value is not None})
+    """The workflow's policy over the project's, key by key; a written null turns the project's rule off."""
+    return project.model_copy(update={name: getattr(workflow, name) for name in workflow.model_fields_set})
 
 
 def plan(workflow: Workflow, catalog: Catalog, settings: Settings | None = None, *, version: int = 0) -> Plan:
@@ -141,7 +140,8 @@ class _Planner:
             frame=self._frame(frame_needs, needs), stages=stages, moves=moves,
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
-            events=frozenset(needs.events), lookback=self._lookback(), conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
+            events=frozenset(needs.events), lookback=self._lookback(),
+            conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
         )  # fmt: skip
 
     # ------------------------------------------------------------ exits

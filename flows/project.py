@@ -110,6 +110,7 @@ class Project:
                 problems.extend(error.problems)
                 continue
             workflows[document.workflow.workflow] = document
+        problems += self._unsupported()
         templates: dict[str, Template] = {}
         for name, files in self.template_sources.items():
             try:
@@ -117,6 +118,22 @@ class Project:
             except DefinitionError as error:
                 problems.extend(error.problems)
         return Definitions(workflows, templates, tuple(problems))
+
+    def _unsupported(self) -> Iterator[Problem]:
+        """Keys of penstock.yaml that this version reads and does not execute: refused (E900), never ignored."""
+        settings = self.settings
+        for section, policy in (("policy", settings.policy), ("defaults", settings.defaults)):
+            for key in ("quiet_hours", "cap", "holdout"):
+                if getattr(policy, key) is not None:
+                    yield self._later((section, key), "leave it out")
+        if settings.contact.merges is not None:
+            yield self._later(("contact", "merges"), "leave it out; merge contacts in the model")
+        for name, score in settings.scores.items():
+            if score.points is not None:
+                yield self._later(("scores", name, "points"), "map a model with the score instead")
+
+    def _later(self, path: tuple[str, ...], hint: str) -> Problem:
+        return self.file.problem("E900", f"'{'.'.join(path)}' is not executed by this version", path, hint)
 
     @property
     def template_sources(self) -> dict[str, dict[str, str]]:

@@ -193,7 +193,7 @@ def read_high_water(folder: Path) -> HighWater | None:
     except (OSError, ValueError, TypeError) as error:
         raise StateError(
             f"the high-water mark {file} cannot be read: {error}", code="E624",
-            hint="make sure which state is the right one; `penstock recover --accept-rollback` writes a new mark",
+            hint=f"make sure which state is the right one, then remove {file}: the next run writes it anew",
         ) from error  # fmt: skip
 
 
@@ -237,12 +237,12 @@ def check_high_water(folder: Path, state: HighWater) -> str | None:
         raise StateError(
             f"this folder belongs to state {mark.state_id} of {mark.workspace}, the warehouse holds state "
             f"{state.state_id} of {state.workspace}", code="E623",
-            hint="was the file or the project copied? `penstock recover --accept-rollback` takes the warehouse's state",
+            hint=f"was the file or the project copied? To take the warehouse's state, remove {folder / MARK_FILE}",
         )  # fmt: skip
     if state.tick < mark.tick or state.fence < mark.fence or state.schema_version < mark.schema_version:
         raise StateError(
             f"state is behind: journal says tick {state.tick}, high-water mark says {mark.tick}", code="E622",
-            hint="the file was restored or replaced; nothing is sent. "
-            "`penstock recover --accept-rollback` goes on from it and holds what was sent in between",
+            hint="the file was restored or replaced; nothing is sent, because what was sent in between would be sent "
+            "again. Bring the newer file back",
         )  # fmt: skip
     return None

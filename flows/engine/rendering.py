@@ -8,6 +8,7 @@ from typing import Any
 from compiler.content import RenderError, Template, parse_text, render
 from compiler.errors import DefinitionError
 from compiler.template_language import present
+from compiler.workflow import Duration
 from flows.engine.intents import Intent, Render
 
 
@@ -37,7 +38,7 @@ def renderer(templates: Mapping[str, Template]) -> Render:
             case "task":
                 return {
                     "title": text(step.get("title"), values), "owner": text(step.get("owner"), values),
-                    "body": text(step.get("body"), values), "due": step.get("due"), "contact": contact,
+                    "body": text(step.get("body"), values), "due": _due(intent, step.get("due")), "contact": contact,
                 }  # fmt: skip
             case "crm":
                 return {
@@ -60,6 +61,13 @@ def _email(intent: Intent, templates: Mapping[str, Template], subject: str | Non
         "to": intent.address, "from": message.sender, "reply_to": message.reply_to, "subject": message.subject,
         "html": message.html, "text": message.text,
     }  # fmt: skip
+
+
+def _due(intent: Intent, after: str | None) -> str | None:
+    """When a task is due: so long after the step's logical time, as ISO 8601 in UTC."""
+    if after is None or intent.due is None:
+        return None
+    return (intent.due + Duration.parse(after).elapsed).isoformat() + "Z"
 
 
 def _body(intent: Intent, contact: Mapping[str, Any]) -> Mapping[str, Any]:
