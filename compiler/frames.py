@@ -51,6 +51,13 @@ class Needs:
         """Whether an event that stands twice in the model would be counted twice."""
         return any(lookup.kind in ("count", "sum", "times") for lookup in self.lookups.values())
 
+    @property
+    def lookback(self) -> float | None:
+        """Seconds before T that events are read, besides those since the entry; None for all history."""
+        reaches = [0.0 if lookup.since_entry else lookup.within for lookup in self.lookups.values()]
+        found = [reach for reach in reaches if reach is not None]
+        return max(found, default=0.0) if len(found) == len(reaches) else None
+
 
 def utc(relation: Relation, column: str, table: str) -> exp.Expr:
     """A column of a relation; zoned timestamps as naive UTC."""

@@ -105,6 +105,7 @@ class Plan:
             ordinal, due.
         refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for; None if none is.
         contact_columns, properties, events: what the tick's shared tables must carry for this plan.
+        lookback: seconds before T that it reads events, besides those since each entry; None for all history.
     """
 
     workflow: str
@@ -123,6 +124,7 @@ class Plan:
     contact_columns: frozenset[str]
     properties: Mapping[str, str]
     events: frozenset[str]
+    lookback: float | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0
 

@@ -76,10 +76,21 @@ class Deployment:
         return frames.contact_rows(self.catalog, columns, None)
 
     def event_rows(self) -> exp.Select:
-        """Every visible event that some plan looks at."""
+        """Every visible event that some plan looks at; an event that was loaded twice stands there twice."""
         names = {name for plan in self.plans for name in plan.events}
         properties = {name: kind for plan in self.plans for name, kind in plan.properties.items()}
-        return frames.event_rows(self.catalog, properties, names=sorted(names) or [""])
+        return frames.event_rows(self.catalog, properties, names=sorted(names) or [""], unique=False)
+
+    def earliest_event(self, tick_at: datetime, entries: datetime | None) -> datetime:
+        """The event time before which no plan reads anything; `entries`: the earliest entry concerned, if any."""
+        lookbacks = [plan.lookback for plan in self.plans]
+        reaches = [lookback for lookback in lookbacks if lookback is not None]
+        if len(reaches) < len(lookbacks):
+            return BEGINNING
+        try:
+            return min(tick_at - timedelta(seconds=max(reaches, default=0.0)), entries or tick_at)
+        except OverflowError:
+            return BEGINNING
 
     @property
     def trigger_names(self) -> frozenset[str]:

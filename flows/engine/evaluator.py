@@ -15,14 +15,16 @@ from typing import Any
 
 from sqlglot import exp
 
+from compiler import frames
 from compiler.errors import PenstockError, StateError
+from compiler.lookup import event
 from compiler.plan import FRAME, Plan, Stage
 from flows.engine.admission import admit, find_edges, find_rows
 from flows.engine.arrivals import Watermarks, collect
 from flows.engine.clock import Clock
 from flows.engine.crash import crash_point
 from flows.engine.decisions import record
-from flows.engine.deployment import Deployment
+from flows.engine.deployment import BEGINNING, Deployment
 from flows.engine.work import Texts, Work
 from flows.journal.migrations import read_meta
 from flows.journal.tables import StateTables
@@ -209,7 +211,8 @@ class _Tick:
         watching = [plan for plan in work.deployment.plans if plan.exits is not None and plan.watches_state]
         for plan in watching:
             work.run(_CONCERNED_ACTIVE, workflow=plan.workflow, version=plan.version)
-        share_contacts(work)
+        entries = BEGINNING if row_tables else work.rows(_EARLIEST_ENTRY)[0]["earliest"]
+        share_contacts(work, entries)
 
     def _due(self) -> dict[tuple[str, int], int]:
         rows = self.work.rows(_DUE)
@@ -267,8 +270,11 @@ class _Tick:
         return [action.index for action in stage.actions if row[f"a{action.index}"]]
 
 
-def share_contacts(work: Work) -> None:
-    """Make `tick_contacts` and `tick_events` of the contacts in `tick_concerned`."""
+def share_contacts(work: Work, entries: datetime | None) -> None:
+    """Make `tick_contacts` and `tick_events` of the contacts in `tick_concerned`.
+
+    `entries` is the earliest entry of the enrollments that will be looked at; events before it may be left out.
+    """
     deployment = work.deployment
     names = [f"{plan.workflow}:{plan.version}" for plan in deployment.plans]
     restricted = exp.In(
@@ -280,14 +286,26 @@ def share_contacts(work: Work) -> None:
         return exp.select("c.*").from_(deployment.contact_rows().subquery("c")).where(restricted.copy())
 
     work.make("tick_contacts", contacts, *names)
-    work.make("tick_events", lambda: _concerned_events(deployment, restricted), *names)
+    given = {"earliest": deployment.earliest_event(work.tick_at, entries)}
+    work.make("tick_events", lambda: _concerned_events(deployment, restricted), *names, parameters=given)
+    # Few events stand there twice, and a window over all of them is dear: only those ids are looked at closely.
+    if work.make("tick_repeated", _repeated):
+        work.run("DELETE FROM tick_events WHERE event_id IN (SELECT event_id FROM tick_repeated)")
+        work.run("INSERT INTO tick_events SELECT * FROM tick_repeated")
 
 
 def _concerned_events(deployment: Deployment, restricted: exp.Expr) -> exp.Expr:
     rows = deployment.event_rows()
     inside = restricted.copy()
     inside.this.set("table", exp.to_identifier("e"))
-    return rows.where(inside)
+    return rows.where(exp.GTE(this=event("event_time"), expression=exp.Placeholder(this="earliest"))).where(inside)
+
+
+def _repeated() -> exp.Expr:
+    """The row that counts of every event that stands in `tick_events` more than once."""
+    twice = exp.select("r.event_id").from_("tick_events AS r").group_by("r.event_id").having("COUNT(*) > 1")
+    rows = exp.select("e.*").from_("tick_events AS e")
+    return frames.first_of_each(rows.where(exp.In(this=event("event_id"), query=exp.Subquery(this=twice))))
 
 
 def _without(deployment: Deployment, aside: Iterable[str]) -> Deployment:
@@ -328,6 +346,12 @@ _CONCERNED = """
     SELECT contact_id FROM enrollments WHERE exit IS NULL AND due_at <= $tick_at
     UNION SELECT contact_id FROM tick_arrivals
     UNION SELECT contact_id FROM tick_edges
+"""
+_EARLIEST_ENTRY = """
+    SELECT least(
+        (SELECT min(n.entry_at) FROM enrollments AS n WHERE n.exit IS NULL),
+        (SELECT min(a.event_time) FROM tick_arrivals AS a)
+    ) AS earliest
 """
 _CONCERNED_ACTIVE = """
     INSERT INTO tick_concerned

@@ -39,7 +39,7 @@ def _older(work: Work, action_ids: list[str]) -> list[str]:
 def _withdrawn(work: Work, action_ids: list[str]) -> dict[str, str]:
     work.run(_CLAIMED, ids=action_ids)
     work.run(_CONCERNED)
-    share_contacts(work)
+    share_contacts(work, work.rows(_EARLIEST_ENTRY)[0]["earliest"])
     found: dict[str, str] = {}
     versions = {(row["workflow"], row["version"]) for row in work.rows(_VERSIONS)}
     for plan in work.deployment.plans:
@@ -83,6 +83,10 @@ _CLAIMED = """
 """
 _CONCERNED = """
     CREATE OR REPLACE TEMP TABLE tick_concerned AS SELECT DISTINCT contact_id FROM tick_claimed
+"""
+_EARLIEST_ENTRY = """
+    SELECT min(n.entry_at) AS earliest FROM enrollments AS n
+    WHERE n.enrollment_id IN (SELECT enrollment_id FROM tick_claimed)
 """
 _VERSIONS = "SELECT DISTINCT workflow, version FROM tick_claimed"
 _SCOPE = """
