@@ -234,6 +234,10 @@ def _check_select_part(node: exp.Expr) -> None:
                          hint="over events: event_count('…'), event_sum('…', event.amount)")  # fmt: skip
         case exp.Alias() if not isinstance(node.parent, exp.Select):
             raise refuse(node, "a name for a value stands only in a sub-select's columns")
+        case exp.Distinct() if not isinstance(node.parent, exp.Select | exp.AggFunc):
+            raise refuse(node, "distinct stands only in a sub-select or an aggregate")
+        case exp.Select() if not node.expressions:
+            raise refuse(node, "a sub-select needs at least one column")
         case exp.Select() if node.args.get("from_") is None:
             raise refuse(node, "a sub-select needs FROM", hint="name a model: ref('model') or source('a', 'b')")
         case exp.Star() if not isinstance(node.parent, exp.Count):

@@ -363,8 +363,10 @@ class _Lowering:
         if name in contact.fields:
             return self.calls.field(name)
         if name not in contact.relation.columns:
+            inside = [column for scope in self._scopes for each in scope.values()
+                      for column in (each.columns if isinstance(each, Relation) else each)]  # fmt: skip
             raise refuse(node, f"{contact.relation.name} has no column '{name}'", code="E203",
-                         hint=nearest(name, [*contact.relation.columns, *contact.fields]))  # fmt: skip
+                         hint=nearest(name, [*contact.relation.columns, *contact.fields, *inside]))  # fmt: skip
         self.calls.contact_columns.add(name)
         self.calls.state = True
         kind = contact.relation.type_of(name)
