@@ -37,6 +37,7 @@ _OWN = re.compile(
     re.IGNORECASE,
 )
 _MAX_LINE = 990
+_ASCII = bytes(range(128))
 
 
 class _MailPolicy(EmailPolicy):
@@ -171,7 +172,7 @@ def _part(subtype: str, content: str) -> bytes:
     data = ("\n".join(lines) + "\n").encode()
     if data.isascii() and max(map(len, lines)) <= _MAX_LINE:
         encoding, body = "7bit", data
-    elif sum(byte > 127 for byte in data[:4096]) * 5 > min(len(data), 4096):
+    elif len(data[:4096].translate(None, _ASCII)) * 5 > min(len(data), 4096):
         encoding, body = "base64", base64.encodebytes(data.replace(b"\n", b"\r\n"))
     else:
         encoding, body = "quoted-printable", binascii.b2a_qp(data, istext=True)
