@@ -219,6 +219,18 @@ def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str | N
     return _with_suppressions(rows, catalog)
 
 
+def zone_digest(catalog: Catalog) -> exp.Select:
+    """One text that changes when a contact's time zone does; for a contact model with a zone column."""
+    contact, relation = catalog.contact, catalog.contact.relation
+    zone = exp.column(exp.to_identifier(str(contact.timezone), quoted=True), table="m")
+    # one text, not hash(id, zone): that is linear in its parts, so two contacts who swap zones would go unseen
+    known = exp.Coalesce(this=zone, expressions=[exp.Literal.string("")])
+    parts: exp.Expr = exp.DPipe(this=text(relation, contact.id, "m"), expression=exp.Literal.string("|"))
+    pair = exp.Anonymous(this="hash", expressions=[exp.DPipe(this=parts, expression=known)])
+    digest = exp.cast(exp.Anonymous(this="bit_xor", expressions=[pair]), "text")
+    return exp.select(digest.as_("digest")).from_(relation_table(relation, "m"))
+
+
 def _null(kind: str) -> exp.Expr:
     return exp.cast(exp.null(), kind)
 

@@ -105,6 +105,7 @@ class Plan:
             ordinal, due.
         refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for; None if none is.
         contact_columns, properties, events: what the tick's shared tables must carry for this plan.
+        waits_by_zone: some step waits in calendar days on the contact's wall clock.
         lookback: seconds before T that it reads events, besides those since each entry; None for all history.
     """
 
@@ -125,6 +126,7 @@ class Plan:
     properties: Mapping[str, str]
     events: frozenset[str]
     lookback: float | None = None
+    waits_by_zone: bool = False
     conditions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0
 

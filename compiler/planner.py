@@ -33,6 +33,7 @@ from compiler.workflow import (
     TagStep,
     UntagStep,
     WaitForStep,
+    WaitStep,
     WebhookStep,
     Workflow,
 )
@@ -140,7 +141,7 @@ class _Planner:
             frame=self._frame(frame_needs, needs), stages=stages, moves=moves,
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
-            events=frozenset(needs.events), lookback=self._lookback(),
+            events=frozenset(needs.events), lookback=self._lookback(), waits_by_zone=self._waits_by_zone(),
             conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
         )  # fmt: skip
 
@@ -283,6 +284,14 @@ class _Planner:
             zone = None if default == "UTC" else exp.Literal.string(default)
         grace = (self.policy.grace or DEFAULT_GRACE).elapsed.total_seconds()
         return Timing(zone, grace, duration_seconds(self.policy.allowed_lateness) or 0.0)
+
+    def _waits_by_zone(self) -> bool:
+        if self.catalog.contact.timezone is None:
+            return False
+        steps = [node.step for node in self.graph.nodes]
+        spans = [step.wait for step in steps if isinstance(step, WaitStep)]
+        spans += [step.within for step in steps if isinstance(step, WaitForStep) and step.within is not None]
+        return any(span.calendar_days is not None for span in spans)
 
     def _step_conditions(self) -> list[Condition]:
         found = [condition for condition in self.compiled.waiting]

@@ -25,11 +25,16 @@ KEEP_SEEN = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Watermarks:
-    """How far the engine has read: `model` greatest loaded_at, `own` last seq, `started` workflows it has evaluated."""
+    """How far the engine has read.
+
+    `model` greatest loaded_at, `own` last seq, `started` workflows it has evaluated, `zones` digest of the contacts'
+    time zones, None where no wait counts in calendar days.
+    """
 
     model: datetime | None = None
     own: int = 0
     started: frozenset[str] = frozenset()
+    zones: str | None = None
 
     @classmethod
     def of(cls, value: Mapping[str, Any] | None) -> Watermarks:
@@ -38,12 +43,12 @@ class Watermarks:
             return cls()
         model = value.get("model")
         return cls(datetime.fromisoformat(model) if model else None, int(value.get("own", 0)),
-                   frozenset(value.get("started", ())))  # fmt: skip
+                   frozenset(value.get("started", ())), value.get("zones"))  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """The JSON of a tick row."""
         model = self.model.isoformat() if self.model else None
-        return {"model": model, "own": self.own, "started": sorted(self.started)}
+        return {"model": model, "own": self.own, "started": sorted(self.started), "zones": self.zones}
 
 
 def collect(work: Work, before: Watermarks, pending: bool) -> tuple[Watermarks, dict[str, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -136,7 +136,7 @@ class Evaluator:
                 work.journal(_ASIDE, workflow=workflow, why=why)
                 self._quarantine(work, workflow)
         evaluated = after.started | frozenset(deployment.workflows)
-        watermarks = Watermarks(after.model, after.own, evaluated)
+        watermarks = replace(after, started=evaluated)
         work.run(_TICK_ROW, watermarks=json.dumps(watermarks.as_json()), counts=json.dumps(work.counts), started_at=now,
                  finished_at=self._clock.now())  # fmt: skip
         return TickReport(number, tick_at, work.counts, dict(aside))
@@ -155,6 +155,7 @@ class _Tick:
         self.before = before
         self.pending = pending
         self.arrived: frozenset[str] = frozenset()
+        self.rezoned: frozenset[tuple[str, int]] = frozenset()
 
     def run(self) -> Watermarks:
         work, started = self.work, self.before.started
@@ -167,8 +168,9 @@ class _Tick:
             if (table := self._guarded(deployed.name, lambda d=deployed: find_rows(work, d))) is not None
         ]  # fmt: skip
         due = self._due()
+        after = replace(after, zones=self._zones())
         watching = any(plan.exits is not None and plan.watches_state for plan in work.deployment.plans)
-        if not (arrived or edges or row_tables or due or watching):
+        if not (arrived or edges or row_tables or due or watching or self.rezoned):
             return after
         self._share(row_tables)
         self._evaluate(due, started)
@@ -209,8 +211,8 @@ class _Tick:
         for table in row_tables:
             work.warehouse.execute(exp.insert(exp.select("contact_id").from_(table), "tick_concerned"))
         watching = [plan for plan in work.deployment.plans if plan.exits is not None and plan.watches_state]
-        for plan in watching:
-            work.run(_CONCERNED_ACTIVE, workflow=plan.workflow, version=plan.version)
+        for workflow, version in {*((plan.workflow, plan.version) for plan in watching), *self.rezoned}:
+            work.run(_CONCERNED_ACTIVE, workflow=workflow, version=version)
         entries = BEGINNING if row_tables else work.rows(_EARLIEST_ENTRY)[0]["earliest"]
         share_contacts(work, entries)
 
@@ -218,23 +220,36 @@ class _Tick:
         rows = self.work.rows(_DUE)
         return {(row["workflow"], row["version"]): row["n"] for row in rows}
 
+    def _zones(self) -> str | None:
+        """The digest of the contacts' zones; when it changed, calendar waits end at other times than was planned."""
+        work = self.work
+        waiting = frozenset((plan.workflow, plan.version) for plan in work.deployment.plans if plan.waits_by_zone)
+        if not waiting:
+            return None
+        text = work.texts.text(("zones",), lambda: frames.zone_digest(work.deployment.catalog), work.warehouse)
+        digest = work.warehouse.rows(text)[0]["digest"]
+        if self.before.zones not in (None, str(digest)):
+            self.rezoned = waiting
+        return str(digest)
+
     def _due_or_woken(self, plan: Plan, due: dict[tuple[str, int], int]) -> bool:
-        return bool(due.get((plan.workflow, plan.version))) or bool(plan.wakes & self.arrived)
+        return (
+            (plan.workflow, plan.version) in self.rezoned
+            or bool(due.get((plan.workflow, plan.version)))
+            or bool(plan.wakes & self.arrived)
+        )
 
     def _concerned(self, plan: Plan, due: dict[tuple[str, int], int]) -> bool:
         return plan.watches_state or self._due_or_woken(plan, due)
 
     # ------------------------------------------------------------ one plan
 
-    def _scope(self, plan: Plan, which: str) -> int:
-        work = self.work
-        return work.run(
-            which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=plan.watches_state
-        )
+    def _scope(self, plan: Plan, which: str, *, every: bool) -> int:
+        return self.work.run(which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=every)
 
     def _exits(self, plan: Plan, which: str) -> None:
         work = self.work
-        if plan.exits is None or not self._scope(plan, which):
+        if plan.exits is None or not self._scope(plan, which, every=plan.watches_state):
             return
         if not work.make("tick_exits", plan.exits, plan.workflow, str(plan.version)):
             return
@@ -244,7 +259,7 @@ class _Tick:
 
     def _advance(self, plan: Plan) -> None:
         work = self.work
-        due = self._scope(plan, _DUE_SCOPE)
+        due = self._scope(plan, _ACTIVE, every=(plan.workflow, plan.version) in self.rezoned)
         if not due:
             return
         work.count("due", due)
@@ -340,7 +355,6 @@ _WOKEN = """
 """
 _ACTIVE = _SCOPE_COLUMNS + " AND ($every OR " + _WOKEN + ")"
 _ENTERED = _SCOPE_COLUMNS + " AND n.entered_tick = $tick"
-_DUE_SCOPE = _SCOPE_COLUMNS + " AND " + _WOKEN
 _CONCERNED = """
     CREATE OR REPLACE TEMP TABLE tick_concerned AS
     SELECT contact_id FROM enrollments WHERE exit IS NULL AND due_at <= $tick_at
