@@ -18,7 +18,7 @@ from sqlglot import exp
 
 from compiler.errors import WarehouseError, WarehouseLocked
 from flows.warehouse.base import Parameters, Place, Warehouse, table
-from flows.warehouse.lock import DEFAULT_WAIT, Patience, SidecarLock
+from flows.warehouse.lock import DEFAULT_WAIT, Patience, SidecarLock, command_of
 
 # Set after connecting, not as `config`: DuckDB refuses two connections of one process with different configs, and
 # dbt-duckdb opens the same file with its own.
@@ -248,7 +248,8 @@ def _connect(path: Path | None, read_only: bool, patience: Patience) -> duckdb.D
                 raise WarehouseError(
                     f"cannot open the warehouse file {path}: {_message(error)}", code="E601"
                 ) from error
-            who = f"held by process {holder['pid']} ({Path(holder['command']).name})"
+            command = command_of(int(holder["pid"]), Path(holder["command"]).name)
+            who = f"held by process {holder['pid']} ({command})"
             if not patience.pause(who):
                 raise WarehouseLocked(
                     f"the warehouse file {path} is {who}", hint="wait until it has finished, or stop it"

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +24,22 @@ DEFAULT_WAIT = timedelta(seconds=60)
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
 _SAY_AFTER = 1.0
+
+
+def command_of(pid: int, otherwise: str) -> str:
+    """The command line of a process, shortened, for a message; `otherwise` where the system does not tell."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return otherwise
+    return _short([word for word in words if word]) or otherwise
+
+
+def _short(words: Sequence[str]) -> str:
+    """A command and its first words: of a Python program its own name, not the interpreter's."""
+    if len(words) > 1 and Path(words[0]).name.startswith("python") and not words[1].startswith("-"):
+        words = words[1:]
+    return " ".join([Path(words[0]).name, *words[1:3]])[:200] if words else ""
 
 
 class Patience:
@@ -53,6 +70,7 @@ class SidecarLock:
         self.path = file.with_name(file.name + ".lock")
         self._mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._handle: int | None = None
+        self._last_seen = f"held by another process ({self.path} is locked)"
 
     def acquire(self, patience: Patience) -> bool:
         """Take the lock, waiting as long as `patience` allows; False when somebody else still holds it then.
@@ -88,8 +106,10 @@ class SidecarLock:
             signature = json.loads(self.path.read_text(encoding="utf-8"))
             since = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
         except (OSError, ValueError):
-            return f"held by another process ({self.path} is locked)"
-        return f"held by process {signature['pid']} ({signature['command']}) since {since:%Y-%m-%d %H:%M:%S} UTC"
+            return self._last_seen  # between two holders nobody has signed
+        who = f"{signature['pid']} ({signature['command']})"
+        self._last_seen = f"held by process {who} since {since:%Y-%m-%d %H:%M:%S} UTC"
+        return self._last_seen
 
     def _open(self) -> int:
         try:
@@ -101,6 +121,6 @@ class SidecarLock:
             ) from error  # fmt: skip
 
     def _sign(self, handle: int) -> None:
-        command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:3]])[:200]
+        command = _short([sys.argv[0] or "python", *sys.argv[1:]])
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps({"pid": os.getpid(), "command": command}).encode(), 0)

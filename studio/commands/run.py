@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -38,10 +38,7 @@ def run(options: Options, *, every: str | None) -> int:
     stop = _Stop()
     runner = Runner(project, stopping=stop.is_set, wait=interval or timedelta(seconds=60))
     with stop:
-        if project.deliver == "outbox":
-            for change in runner.apply():
-                console.note(f"applied {described(change)}")
-        loop = _Loop(runner, console, options.json)
+        loop = _Loop(runner, console, options.json, applies=project.deliver == "outbox")
         code = loop.once(patient=interval is None)
         while interval is not None and not stop.wait(interval):
             code = max(code, loop.once(patient=False))
@@ -95,12 +92,18 @@ class _Loop:
     runner: Runner
     console: Console
     json: bool
-    failures: list[str] = field(default_factory=list)
+    applies: bool
 
     def once(self, *, patient: bool) -> int:
-        """One tick and delivery; in a loop a locked warehouse costs this tick only."""
+        """One tick and delivery; in a loop a locked warehouse costs this round, or what is left of it, only."""
         try:
-            tick, delivery = self._through_prefect() if os.environ.get("PREFECT_API_URL") else self._directly()
+            self._apply()
+            tick = self._tick()
+            try:
+                delivery = self._deliver()
+            except WarehouseLocked:
+                self._show(tick, None)
+                raise
         except WarehouseLocked as error:
             if patient:
                 raise
@@ -109,43 +112,65 @@ class _Loop:
         self._show(tick, delivery)
         return 1 if tick.set_aside or delivery.counts.get("failed") or delivery.counts.get("dead") else 0
 
-    def _directly(self) -> tuple[TickReport, DeliveryReport]:
-        return self.runner.tick(), self.runner.deliver()
+    def _apply(self) -> None:
+        """Publish changed files, once, on a target that publishes by itself."""
+        if self.applies:
+            for change in self.runner.apply():
+                self.console.note(f"applied {described(change)}")
+            self.applies = False
 
-    def _through_prefect(self) -> tuple[TickReport, DeliveryReport]:
-        """The same two calls as flow runs; the engine is right without them, so only a configured API is told."""
-        from flows import deliver, evaluate
+    # As flow runs where a Prefect API is configured: the engine is right without them, so only such an API is told.
 
-        tick = evaluate.observed(self.runner.tick, self.runner.project.workspace)
-        return tick, deliver.observed(self.runner.deliver)
+    def _tick(self) -> TickReport:
+        if not os.environ.get("PREFECT_API_URL"):
+            return self.runner.tick()
+        from flows import evaluate
 
-    def _show(self, tick: TickReport, delivery: DeliveryReport) -> None:
+        return evaluate.observed(self.runner.tick, self.runner.project.workspace)
+
+    def _deliver(self) -> DeliveryReport:
+        if not os.environ.get("PREFECT_API_URL"):
+            return self.runner.deliver()
+        from flows import deliver
+
+        return deliver.observed(self.runner.deliver)
+
+    def _show(self, tick: TickReport, delivery: DeliveryReport | None) -> None:
         for note in self.runner.notes:
             self.console.note(note)
         self.runner.notes.clear()
         for workflow, why in tick.set_aside.items():
             self.console.note(f"set aside {workflow}: {why}")
-        for destination, why in delivery.paused.items():
-            self.console.note(f"paused {destination}: {why}")
-        if delivery.messages_blocked:
-            self.console.note(f"no message was sent: {delivery.messages_blocked}")
+        if delivery is not None:
+            for destination, why in delivery.paused.items():
+                self.console.note(f"paused {destination}: {why}")
+            if delivery.messages_blocked:
+                self.console.note(f"no message was sent: {delivery.messages_blocked}")
         if self.json:
             self.console.out.print(_as_json(tick, delivery), markup=False)
         else:
             self.console.out.print(_line(tick, delivery), markup=False)
 
 
-def _as_json(tick: TickReport, delivery: DeliveryReport) -> str:
+def _as_json(tick: TickReport, delivery: DeliveryReport | None) -> str:
+    """One line; without a delivery `delivered` is null: its turn did not come, and the next one takes it up."""
+    report = delivery or DeliveryReport()
     data = {
         "tick": tick.tick, "tick_at": tick.tick_at.isoformat() + "Z", "counts": tick.counts,
-        "set_aside": tick.set_aside, "delivered": dict(delivery.counts), "ambiguous": delivery.ambiguous,
-        "paused": delivery.paused,
+        "set_aside": tick.set_aside, "delivered": None if delivery is None else dict(report.counts),
+        "ambiguous": report.ambiguous, "paused": report.paused,
     }  # fmt: skip
-    return " ".join(to_json(data).split("\n"))
+    return " ".join(line.strip() for line in to_json(data).split("\n"))
 
 
-def _line(tick: TickReport, delivery: DeliveryReport) -> str:
+def _line(tick: TickReport, delivery: DeliveryReport | None) -> str:
     counts = "  ".join(f"{name} {tick.counts.get(name, 0):,}" for name in _COUNTS)
-    delivered = "  ".join(f"{state} {number:,}" for state, number in sorted(delivery.counts.items()) if number)
+    return f"{tick.tick_at:%Y-%m-%d %H:%M:%S}  tick {tick.tick}  {counts}  {_delivered(delivery)}"
+
+
+def _delivered(delivery: DeliveryReport | None) -> str:
+    if delivery is None:
+        return "delivery waits"
+    counts = "  ".join(f"{state} {number:,}" for state, number in sorted(delivery.counts.items()) if number)
     unknown = f"  ambiguous {delivery.ambiguous}" if delivery.ambiguous else ""
-    return f"{tick.tick_at:%Y-%m-%d %H:%M:%S}  tick {tick.tick}  {counts}  {delivered or 'nothing to deliver'}{unknown}"
+    return f"{counts or 'nothing to deliver'}{unknown}"

@@ -37,6 +37,7 @@ CONTACTS = 200
 FILE = "warehouse.duckdb"
 STATE = "penstock_demo"
 _HELD = re.compile(r"held by process (\d+) \(([^)]*)\)")
+_SCRIPTS = Path(sys.executable).parent
 _LEFT_OUT = (".penstock", "target", "logs", "dbt_packages", ".user.yml", "*.duckdb*", "__pycache__")
 _HOOK = "\non-run-end: [\"insert into raw.builds values ('{{ invocation_id }}')\"]\n"
 
@@ -64,6 +65,8 @@ class Turns:
         codes: exit codes of writer and notebook.
         holders: (process id, command) that somebody who waited was told.
         kept: what the file holds at the end.
+        named: process id of each participant -> how the commands begin under which others may be told of it.
+        unnamed: how often somebody was told that the file is held, and not by whom.
     """
 
     seconds: float
@@ -77,6 +80,8 @@ class Turns:
     holders: Counter[tuple[int, str]] = field(default_factory=Counter)
     kept: dict[str, int] = field(default_factory=dict)
     missing_ticks: list[int] = field(default_factory=list)
+    named: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    unnamed: int = 0
 
     def __str__(self) -> str:
         builds = "  ".join(f"{name} {len(found)}" for name, found in self.builds.items())
@@ -118,6 +123,7 @@ def take_turns(folder: Path, seconds: float, interval: str) -> Turns:
     built = _dbt(project, "penstock dbt")
     assert built.code == 0, built.said
     turns.builds = {"penstock dbt build": [built], "dbt build": []}
+    turns.ticks.append(_tick(project))
     loops = [
         threading.Thread(target=_builds, args=(project, "penstock dbt", turns.builds["penstock dbt build"], over)),
         threading.Thread(target=_builds, args=(project, "dbt", turns.builds["dbt build"], over)),
@@ -139,7 +145,7 @@ def take_turns(folder: Path, seconds: float, interval: str) -> Turns:
     turns.written = int(written.split()[-1])
     turns.notebook = Counter(json.loads(asked.splitlines()[-1]))
     assert turns.run_code == 0, (ticked, turns.run_said)
-    turns.ticks = [json.loads(line)["tick"] for line in ticked.splitlines()]
+    turns.ticks += [json.loads(line)["tick"] for line in ticked.splitlines()]
     everything = [
         turns.run_said,
         writer_said,
@@ -147,8 +153,22 @@ def take_turns(folder: Path, seconds: float, interval: str) -> Turns:
         *(b.said for found in turns.builds.values() for b in found),
     ]
     turns.holders = Counter((int(pid), command) for said in everything for pid, command in _HELD.findall(said))
+    turns.unnamed = sum(said.count("held by another process") for said in everything)
+    module = f"{Path(sys.executable).name} -m {__name__}"
+    turns.named = {
+        run.process.pid: ("penstock run",), writer.process.pid: ("turns.py writer",),
+        notebook.process.pid: ("turns.py notebook", module),
+        **{build.pid: (command,) for command, found in turns.builds.items() for build in found},
+    }  # fmt: skip
     _look(project, turns)
     return turns
+
+
+def _tick(project: Path) -> int:
+    done = subprocess.run(_penstock("run", "--output", "json"), cwd=project, env=_environment(project), check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return int(json.loads(done.stdout)["tick"])
 
 
 def prepare(folder: Path) -> Path:
@@ -165,17 +185,14 @@ def prepare(folder: Path) -> Path:
 
 def _look(project: Path, turns: Turns) -> None:
     """One more tick and build, which have to take in everything; then count."""
-    last = subprocess.run(_penstock("run", "--output", "json"), cwd=project, env=_environment(project), check=False,
-                          capture_output=True, text=True)  # fmt: skip
-    assert last.returncode == 0, last.stderr
-    turns.ticks.append(json.loads(last.stdout)["tick"])
+    turns.ticks.append(_tick(project))
     turns.builds["penstock dbt build"].append(_dbt(project, "penstock dbt"))
     with DuckDBWarehouse(project / FILE) as warehouse:
         for name, query in _KEPT.items():
             turns.kept[name] = warehouse.rows(query)[0]["n"]
         numbers = [row["tick"] for row in warehouse.rows("select tick from penstock_demo.ticks order by tick")]
     whole = set(range(1, max(turns.ticks) + 1))
-    turns.missing_ticks = sorted(whole ^ set(numbers) | (whole ^ set(turns.ticks)))
+    turns.missing_ticks = sorted((whole ^ set(numbers)) | (whole ^ set(turns.ticks)))
 
 
 _KEPT = {
@@ -191,7 +208,7 @@ _KEPT = {
 
 
 def _penstock(*words: str) -> list[str]:
-    return [sys.executable, "-c", "from studio.cli import main; main()", *words]
+    return [str(_SCRIPTS / "penstock"), *words]
 
 
 def _environment(project: Path) -> dict[str, str]:
@@ -205,16 +222,7 @@ def _dbt(project: Path, how: str) -> Build:
     if how == "penstock dbt":
         command = _penstock("dbt", *words)
     else:
-        command = [
-            sys.executable,
-            "-m",
-            "dbt.cli.main",
-            *words,
-            "--target-path",
-            "target_plain",
-            "--log-path",
-            "logs_plain",
-        ]
+        command = [str(_SCRIPTS / "dbt"), *words, "--target-path", "target_plain", "--log-path", "logs_plain"]
     with subprocess.Popen(command, cwd=project, env=_environment(project), stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True) as process:  # fmt: skip
         said, _ = process.communicate()
@@ -222,7 +230,7 @@ def _dbt(project: Path, how: str) -> Build:
 
 
 def _builds(project: Path, how: str, found: list[Build], over: threading.Event) -> None:
-    while not over.wait(1):
+    while not over.wait(3):
         found.append(_dbt(project, how))
 
 
@@ -270,7 +278,8 @@ def write(project: Path) -> None:
         rows = pa.table({
             "event_id": [f"turns-{number}" for number in numbers],
             "contact_id": [f"C-{number % CONTACTS + 1:05}" for number in numbers],
-            "event_type": ["link_clicked"] * 5, "page": ["pricing"] * 5, "occurred_at": [now] * 5, "_loaded_at": [now] * 5,
+            "event_type": ["link_clicked"] * 5, "page": ["pricing"] * 5, "occurred_at": [now] * 5,
+            "_loaded_at": [now] * 5,
         })  # fmt: skip
         with where.open_warehouse(wait=timedelta(minutes=5)) as warehouse, warehouse.transaction():
             warehouse.load(("raw", "web_events"), rows)
