@@ -312,14 +312,30 @@ class Calls:
             raise refuse(node, f"no step '{step}'", code="E208", hint=nearest(step, self.scope.steps))
         if name not in ("sent_at", "status"):
             raise refuse(node, f"steps.{step} has no '{name}'", code="E203", hint=nearest(name, ["sent_at", "status"]))
-        value = exp.column("updated_at" if name == "sent_at" else "state", table="d")
-        wanted = self._same_action(step)
-        if name == "sent_at":
-            sent = exp.EQ(this=exp.column("state", table="d"), expression=exp.Literal.string("sent"))
-            wanted = exp.and_(wanted, sent)
-        query = exp.select(exp.Max(this=value)).from_(_state(self.scope, "deliveries", "d")).where(wanted)
-        column = self._fact(f"{name}_{step}", exp.Subquery(this=query))
-        return Typed(frame(column), "timestamp" if name == "sent_at" else "text")
+        if name == "status":
+            return Typed(frame(self._fact(f"status_{step}", self._status(step))), "text")
+        sent = exp.EQ(this=exp.column("state", table="d"), expression=exp.Literal.string("sent"))
+        query = exp.select(exp.Max(this=exp.column("updated_at", table="d")))
+        query = query.from_(_state(self.scope, "deliveries", "d")).where(exp.and_(self._same_action(step), sent))
+        return Typed(frame(self._fact(f"sent_at_{step}", exp.Subquery(this=query))), "timestamp")
+
+    def _status(self, step: str) -> exp.Expr:
+        """The word of the log for an action: of its delivery, else of what the tick itself did or skipped."""
+        state = exp.column("state", table="d")
+        words = {"dead": "failed", "expired": "skipped", "cancelled": "skipped"}
+        cases = [
+            exp.If(this=exp.EQ(this=state.copy(), expression=exp.Literal.string(old)), true=exp.Literal.string(new))
+            for old, new in words.items()
+        ]
+        delivered = exp.select(exp.Max(this=exp.Case(ifs=cases, default=state)))
+        delivered = delivered.from_(_state(self.scope, "deliveries", "d")).where(self._same_action(step))
+        outcome = exp.column("outcome", table="d")
+        skipped = exp.StartsWith(this=outcome.copy(), expression=exp.Literal.string("skipped"))
+        word = exp.Case(ifs=[exp.If(this=skipped, true=exp.Literal.string("skipped"))], default=outcome)
+        action = exp.EQ(this=exp.column("kind", table="d"), expression=exp.Literal.string("action"))
+        decided = exp.select(exp.Max(this=word)).from_(_state(self.scope, "journal", "d"))
+        decided = decided.where(exp.and_(self._same_action(step), action))
+        return exp.Coalesce(this=exp.Subquery(this=delivered), expressions=[exp.Subquery(this=decided)])
 
     def _same_action(self, step: str) -> exp.Expr:
         return exp.EQ(this=exp.column("action_id", table="d"), expression=self._action_id(step))
