@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -104,6 +105,12 @@ def deployment(warehouse: Warehouse) -> Deployment:
     return Deployment(WORKSPACE, SCHEMA, catalog, "UTC", {WORKFLOW: deployed}, hashes)
 
 
+@contextmanager
+def connection(warehouse: DuckDBWarehouse) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse's own connection, for SQL that does not go through the engine."""
+    yield warehouse._open_connection()
+
+
 def sizes(warehouse: Warehouse) -> Mapping[str, int]:
     """Rows per table of the state before the tick."""
     return {str(row["what"]): int(row["n"]) for row in warehouse.rows(_SIZES)}
@@ -125,9 +132,11 @@ def _fill(warehouse: Warehouse, size: Size) -> None:
         warehouse.execute(statement, given)
     watermarks = warehouse.rows(
         "SELECT (SELECT max(loaded_at) FROM main.events WHERE loaded_at <= $t0) AS model, "
-        "(SELECT max(seq) FROM penstock.events WHERE loaded_at <= $t0) AS own", given,
+        "(SELECT max(seq) FROM penstock.events WHERE loaded_at <= $t0) AS own, "
+        "(SELECT bit_xor(hash(contact_id || '|' || timezone))::VARCHAR FROM main.contacts) AS zones", given,
     )[0]  # fmt: skip
-    text = json.dumps({"model": watermarks["model"].isoformat(), "own": watermarks["own"], "started": [WORKFLOW]})
+    text = json.dumps({"model": watermarks["model"].isoformat(), "own": watermarks["own"], "started": [WORKFLOW],
+                       "zones": watermarks["zones"]})  # fmt: skip
     warehouse.execute(_TICK, {**given, "watermarks": text})
     warehouse.execute("DROP MACRO u")
     warehouse.execute("DROP MACRO pick")
@@ -176,8 +185,9 @@ _STANDING = """
 _EVENTS = """
     CREATE TABLE main.events AS
     WITH history AS (
-        SELECT 'e' || i AS event_id, 'c' || floor(power(u(i, 30), 1.3) * $n::BIGINT)::BIGINT AS contact_id, u(i, 31) AS x,
-            u(i, 32) AS y, $t0::TIMESTAMP - to_seconds(floor(u(i, 33) * 180 * 86400)::BIGINT) AS event_time,
+        SELECT 'e' || i AS event_id, 'c' || floor(power(u(i, 30), 1.3) * $n::BIGINT)::BIGINT AS contact_id,
+            u(i, 31) AS x, u(i, 32) AS y,
+            $t0::TIMESTAMP - to_seconds(floor(u(i, 33) * 180 * 86400)::BIGINT) AS event_time,
             to_seconds(CASE WHEN u(i, 34) < 0.03 THEN floor(u(i, 35) * 40000)::BIGINT ELSE 5 END) AS late
         FROM range($history::BIGINT) AS r(i)
     ), lately AS (
@@ -197,9 +207,8 @@ _EVENTS = """
         SELECT event_id, contact_id, name, event_time, loaded_at,
             CASE WHEN name LIKE 'email_%' THEN pick($topics::VARCHAR[], y) END AS template,
             CASE WHEN name = 'purchase' THEN round(5 + y * 120, 2) END AS amount,
-            CASE WHEN name = 'page_view'
-                THEN json_object('page', pick(['home', 'docs', 'pricing', 'blog', 'features'], y), 'seconds', floor(y * 300)::INT)
-                END AS data
+            CASE WHEN name = 'page_view' THEN json_object('page',
+                pick(['home', 'docs', 'pricing', 'blog', 'features'], y), 'seconds', floor(y * 300)::INT) END AS data
         FROM named
         UNION ALL
         SELECT 's' || i, contact_id, 'signup', entry_at, entry_at + to_seconds(5), NULL, NULL,
@@ -243,7 +252,8 @@ _ENROLLMENTS = (
     """
     INSERT INTO penstock.enrollments
     SELECT md5(length($workspace::VARCHAR) || ':' || $workspace::VARCHAR || length($workflow::VARCHAR) || ':'
-            || $workflow::VARCHAR || length(s.contact_id) || ':' || s.contact_id || '-' || length('s' || s.i) || ':s' || s.i
+            || $workflow::VARCHAR || length(s.contact_id) || ':' || s.contact_id
+            || '-' || length('s' || s.i) || ':s' || s.i
         )::UUID, $workflow, 1, s.contact_id, NULL, 's' || s.i,
         json_object('event_id', 's' || s.i, 'contact_id', s.contact_id, 'name', 'signup', 'event_time', s.entry_at,
             'loaded_at', s.entry_at + to_seconds(5), 'template', NULL, 'amount', NULL, 'source',
@@ -261,8 +271,8 @@ _CANDIDATES = """
 """
 _JOURNAL = """
     INSERT INTO penstock.journal
-    SELECT 1 + hash(enrollment_id) % ($last::BIGINT - 1), row_number() OVER (), logical_at, workflow, version, enrollment_id,
-        contact_id, key, position, 'rest', NULL, NULL, logical_at, NULL, NULL, NULL
+    SELECT 1 + hash(enrollment_id) % ($last::BIGINT - 1), row_number() OVER (), logical_at, workflow, version,
+        enrollment_id, contact_id, key, position, 'rest', NULL, NULL, logical_at, NULL, NULL, NULL
     FROM penstock.enrollments ORDER BY 1
 """
 # What arrived in 30 days; a few events are dated ahead: half of them become due in the tick.

@@ -50,13 +50,18 @@ class _Hand:
         }  # fmt: skip
         self._steps()
         model, own = self._arrivals(watermarks)
+        # Waits of days end on the contact's wall clock of now: when somebody's zone changed, all waits are looked at.
+        zones = self._one("SELECT bit_xor(hash(contact_id || '|' || coalesce(timezone, '')))::TEXT FROM main.contacts")[
+            0
+        ]
+        self._given["every"] = watermarks["zones"] != zones
         entered = self._admit()
         due = self._count(_DUE)
         self._facts()
         goals = self._count(_GOALS)
         self._walk()
         self._write()
-        watermarks = {"model": model.isoformat(), "own": own, "started": ["onboarding"]}
+        watermarks = {"model": model.isoformat(), "own": own, "started": ["onboarding"], "zones": zones}
         counts = {"entered": entered, "due": due, "exits": goals}
         self._run(_TICK_ROW, watermarks=json.dumps(watermarks), counts=json.dumps(counts))
         return counts
@@ -65,8 +70,7 @@ class _Hand:
 
     def _steps(self) -> None:
         """The workflow as 81 rows."""
-        self._run("CREATE OR REPLACE TEMP TABLE step (n INT, id TEXT, kind TEXT, topic TEXT, secs INT, days INT, yes INT,"
-                  " no INT, what TEXT, place INT)")  # fmt: skip
+        self._run(_STEP)
         values = [value for row in _step_rows() for value in row]
         marks = ", ".join("(" + ", ".join("?" * 10) + ")" for _ in range(COMPLETED))
         self._connection.execute("INSERT INTO step VALUES " + marks, values)
@@ -148,12 +152,18 @@ def _step_rows() -> Iterator[tuple[Any, ...]]:
         yield b + 8, f"{topic}_day", "wait", topic, *day, b + 9, None, None, number
 
 
+_STEP = """
+    CREATE OR REPLACE TEMP TABLE step (n INT, id TEXT, kind TEXT, topic TEXT, secs INT, days INT, yes INT, no INT,
+        what TEXT, place INT)
+"""
+
 # ---------------------------------------------------------------- what is new
 
 _NEW_ROWS = """
     CREATE OR REPLACE TEMP TABLE new_rows AS
     SELECT r.* FROM (
-        SELECT 'model' AS source, NULL::BIGINT AS seq, event_id, contact_id, name, event_time, loaded_at, template, amount, data
+        SELECT 'model' AS source, NULL::BIGINT AS seq, event_id, contact_id, name, event_time, loaded_at, template,
+            amount, data
         FROM main.events WHERE loaded_at > $since AND loaded_at <= $t
         UNION ALL
         SELECT 'penstock', seq, event_id, contact_id, name, event_time, loaded_at, NULL, NULL, data
@@ -164,12 +174,15 @@ _NEW_ROWS = """
 _MATURED = """
     INSERT INTO matured
     SELECT r.* FROM (
-        SELECT 'model' AS source, NULL::BIGINT AS seq, event_id, contact_id, name, event_time, loaded_at, template, amount, data
+        SELECT 'model' AS source, NULL::BIGINT AS seq, event_id, contact_id, name, event_time, loaded_at, template,
+            amount, data
         FROM main.events WHERE loaded_at >= $pending AND loaded_at <= $t AND event_time <= $t
         UNION ALL
         SELECT 'penstock', seq, event_id, contact_id, name, event_time, loaded_at, NULL, NULL, data
-        FROM penstock.events WHERE loaded_at >= $pending AND loaded_at <= $t AND event_time <= $t AND contact_id IS NOT NULL
-    ) AS r SEMI JOIN (SELECT event_id FROM penstock.event_seen WHERE arrived_tick IS NULL) AS s ON s.event_id = r.event_id
+        FROM penstock.events
+        WHERE loaded_at >= $pending AND loaded_at <= $t AND event_time <= $t AND contact_id IS NOT NULL
+    ) AS r
+    SEMI JOIN (SELECT event_id FROM penstock.event_seen WHERE arrived_tick IS NULL) AS s ON s.event_id = r.event_id
     QUALIFY row_number() OVER (PARTITION BY r.event_id ORDER BY r.loaded_at, r.source) = 1
 """
 _ARRIVED = """
@@ -192,16 +205,18 @@ _FORGET = "DELETE FROM penstock.event_seen WHERE seen_tick < $tick AND coalesce(
 
 _CANDIDATES = """
     CREATE OR REPLACE TEMP TABLE candidate AS
-    SELECT c.*, CASE WHEN c.place > 1 OR EXISTS (SELECT 1 FROM penstock.enrollments AS n
-            WHERE n.workflow = 'onboarding' AND n.contact_id = c.contact_id) THEN 'reentry' ELSE 'entered' END AS verdict
+    SELECT c.*,
+        CASE WHEN c.place > 1 OR EXISTS (SELECT 1 FROM penstock.enrollments AS n
+            WHERE n.workflow = 'onboarding' AND n.contact_id = c.contact_id) THEN 'reentry' ELSE 'entered' END
+            AS verdict
     FROM (
         SELECT s.*, row_number() OVER (PARTITION BY contact_id ORDER BY event_time, event_id) AS place
         FROM (
             SELECT contact_id, event_id, event_time,
-                json_merge_patch(json_object('event_id', event_id, 'contact_id', contact_id, 'name', name,
-                    'event_time', event_time, 'loaded_at', loaded_at, 'template', template, 'amount', amount), data) AS entry,
-                md5(length($workspace) || ':' || $workspace || '10:onboarding' || length(contact_id) || ':' || contact_id
-                    || '-' || length(event_id) || ':' || event_id)::UUID AS candidate_id
+                json_merge_patch(json_object('event_id', event_id, 'contact_id', contact_id, 'name', name, 'event_time',
+                    event_time, 'loaded_at', loaded_at, 'template', template, 'amount', amount), data) AS entry,
+                md5(length($workspace) || ':' || $workspace || '10:onboarding' || length(contact_id) || ':'
+                    || contact_id || '-' || length(event_id) || ':' || event_id)::UUID AS candidate_id
             FROM arrived WHERE name = 'signup' AND (data->>'$.source') <> 'import'
         ) AS s ANTI JOIN (SELECT candidate_id FROM penstock.candidates WHERE workflow = 'onboarding') AS k
             ON k.candidate_id = s.candidate_id
@@ -231,11 +246,12 @@ _ENTER_JOURNAL = """
 
 _DUE = """
     CREATE OR REPLACE TEMP TABLE due AS
-    SELECT n.enrollment_id, n.contact_id, n.entry_at, s.n, n.logical_at AS l, n.steps
+    SELECT n.enrollment_id, n.contact_id, n.entry_at, s.n, n.logical_at AS l, n.due_at, n.steps
     FROM penstock.enrollments AS n JOIN step AS s ON s.id = n.position
-    WHERE n.exit IS NULL AND n.workflow = 'onboarding' AND (n.due_at <= $t OR n.entered_tick = $tick OR n.contact_id IN (
-        SELECT contact_id FROM arrived WHERE name IN ('email_opened', 'profile_completed', 'email_clicked',
-            'teammate_invited', 'automation_created', 'template_used', 'purchase', 'upgraded')))
+    WHERE n.exit IS NULL AND n.workflow = 'onboarding' AND (n.due_at <= $t OR n.entered_tick = $tick
+        OR $every OR n.contact_id IN (SELECT contact_id FROM arrived WHERE name IN ('email_opened',
+            'profile_completed', 'email_clicked', 'teammate_invited', 'automation_created', 'template_used', 'purchase',
+            'upgraded')))
 """
 _EVENTS = """
     CREATE OR REPLACE TEMP TABLE event AS
@@ -337,8 +353,8 @@ _ROUND = """
         LEFT JOIN fact AS f USING (enrollment_id) LEFT JOIN person AS p ON p.contact_id = k.contact_id
     )
     SELECT enrollment_id, contact_id, entry_at, n, l, tz,
-        CASE WHEN kind = 'email' AND n % 9 = 1 THEN CASE WHEN l < $t::TIMESTAMP - INTERVAL 1 HOUR THEN $t ELSE l END ELSE own END
-            AS own,
+        CASE WHEN kind = 'email' AND n % 9 = 1
+            THEN CASE WHEN l < $t::TIMESTAMP - INTERVAL 1 HOUR THEN $t ELSE l END ELSE own END AS own,
         CASE kind
             WHEN 'wait' THEN CASE WHEN until <= $t THEN yes ELSE n END
             WHEN 'wait_for' THEN CASE WHEN hit_time IS NOT NULL THEN yes WHEN until <= $t THEN no ELSE n END
@@ -346,7 +362,8 @@ _ROUND = """
             ELSE yes END AS to_n,
         CASE kind
             WHEN 'wait' THEN CASE WHEN until <= $t THEN until ELSE l END
-            WHEN 'wait_for' THEN CASE WHEN hit_time IS NOT NULL THEN greatest(l, hit_time) WHEN until <= $t THEN until ELSE l END
+            WHEN 'wait_for' THEN CASE WHEN hit_time IS NOT NULL THEN greatest(l, hit_time)
+                WHEN until <= $t THEN until ELSE l END
             WHEN 'if' THEN l
             ELSE CASE WHEN l < $t::TIMESTAMP - INTERVAL 1 HOUR THEN $t ELSE l END END AS to_l,
         until
@@ -374,14 +391,15 @@ _ACTED = """
 """
 _ENDED = """
     CREATE OR REPLACE TEMP TABLE ended AS
-    SELECT w.enrollment_id, w.contact_id, w.to_n AS n, w.to_l AS l, w.until, s.id AS position
+    SELECT w.enrollment_id, w.contact_id, w.to_n AS n, w.to_l AS l, w.until, s.id AS position, w.to_n <> d.n AS moved
     FROM walked AS w LEFT JOIN step AS s ON s.n = w.to_n JOIN due AS d ON d.enrollment_id = w.enrollment_id
-    WHERE (w.to_n = w.n OR w.to_n = 81) AND w.to_n <> d.n
+    WHERE (w.to_n = w.n OR w.to_n = 81) AND (w.to_n <> d.n OR w.until IS DISTINCT FROM d.due_at)
 """
 _JOURNAL_ACTED = """
     INSERT INTO penstock.journal
     SELECT $tick, 1000000 + row_number() OVER (), $t, 'onboarding', 1, enrollment_id, contact_id, NULL, step,
-        CASE outcome WHEN 'decided' THEN 'intent' ELSE 'action' END, kind || ':' || what, outcome, due, action_id, NULL, NULL
+        CASE outcome WHEN 'decided' THEN 'intent' ELSE 'action' END, kind || ':' || what, outcome, due, action_id,
+        NULL, NULL
     FROM acted
 """
 _JOURNAL_ENDED = """
@@ -389,12 +407,12 @@ _JOURNAL_ENDED = """
     SELECT $tick, 2000000 + row_number() OVER (), $t, 'onboarding', 1, enrollment_id, contact_id, NULL, position,
         CASE WHEN n = 81 THEN 'exit' ELSE 'rest' END, NULL, CASE WHEN n = 81 THEN 'completed' END,
         CASE WHEN n < 81 THEN l END, NULL, NULL, NULL
-    FROM ended
+    FROM ended WHERE moved
 """
 _JOURNAL_GOALS = """
     INSERT INTO penstock.journal
-    SELECT $tick, 3000000 + row_number() OVER (), $t, 'onboarding', 1, enrollment_id, contact_id, NULL, NULL, 'exit', NULL,
-        'goal', NULL, NULL, NULL, NULL
+    SELECT $tick, 3000000 + row_number() OVER (), $t, 'onboarding', 1, enrollment_id, contact_id, NULL, NULL, 'exit',
+        NULL, 'goal', NULL, NULL, NULL, NULL
     FROM goal
 """
 _OUTBOX = """
@@ -430,7 +448,8 @@ _MOVE = """
                 'welcome_mail', coalesce(a.welcome, (d.steps->>'$.welcome_mail')::TIMESTAMP)) AS steps
         FROM ended AS e JOIN due AS d ON d.enrollment_id = e.enrollment_id
         LEFT JOIN (
-            SELECT enrollment_id, max(CASE n WHEN 64 THEN own END) AS billing, max(CASE n WHEN 19 THEN own END) AS import_,
+            SELECT enrollment_id,
+                max(CASE n WHEN 64 THEN own END) AS billing, max(CASE n WHEN 19 THEN own END) AS import_,
                 max(CASE n WHEN 55 THEN own END) AS integrations, max(CASE n WHEN 73 THEN own END) AS loyalty,
                 max(CASE n WHEN 37 THEN own END) AS reports, max(CASE n WHEN 1 THEN own END) AS welcome
             FROM walked WHERE n % 9 = 1 GROUP BY enrollment_id
@@ -444,5 +463,6 @@ _LEAVE = """
 _TICK_ROW = """
     INSERT INTO penstock.ticks
     SELECT $tick, $t, (SELECT coalesce(max(fence), 0) FROM penstock.lease), $watermarks, $counts,
-        (SELECT md5(bit_xor(hash(enrollment_id, step, kind, outcome))::TEXT) FROM penstock.journal WHERE tick = $tick), $t, $t
+        (SELECT md5(bit_xor(hash(enrollment_id, step, kind, outcome))::TEXT) FROM penstock.journal WHERE tick = $tick),
+        $t, $t
 """

@@ -1,0 +1,153 @@
+"""What `make bench` prints: the predicated tick against hand-written SQL, an idle tick, and `penstock validate`.
+
+    python -m tests.load.bench [--quick] [--runs N] [--only tick|validate]
+
+Both sides tick from copies of one file to committed results, which are compared; runs are interleaved, so that the
+ratio survives a noisy machine. The file is kept in BENCH_WORK (default: a folder in TMPDIR or /tmp).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from flows.warehouse.duckdb import DuckDBWarehouse
+from tests.load import compare, data, validation
+from tests.load.sides import Run, Side
+
+RATIO = 1.5
+VALIDATE_SECONDS = 2.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what was asked for; 1 when the results of the two sides differ."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load.bench", description="What `make bench` prints.")
+    parser.add_argument("--quick", action="store_true", help="100 thousand enrollments and 1 million events")
+    parser.add_argument("--runs", type=int, default=5, help="measured runs of each side (5)")
+    parser.add_argument("--only", choices=["tick", "validate"], help="leave the other part out")
+    chosen = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
+                  f"DuckDB {duckdb.__version__}")  # fmt: skip
+    equal = True
+    if chosen.only != "validate":
+        equal = tick(console, data.QUICK if chosen.quick else data.FULL, chosen.runs)
+    if chosen.only != "tick":
+        validate(console, chosen.runs)
+    return 0 if equal else 1
+
+
+# ---------------------------------------------------------------- the tick
+
+
+def tick(console: Console, size: data.Size, runs: int) -> bool:
+    """Measure and print the tick; whether both sides gave the same results."""
+    folder = Path(os.environ.get("BENCH_WORK") or Path(tempfile.gettempdir()) / "penstock-bench")
+    started = time.perf_counter()
+    base = data.base_file(folder, size)
+    with DuckDBWarehouse(base, read_only=True) as warehouse:
+        rows = data.sizes(warehouse)
+    console.print(f"data: {', '.join(f'{n:,} {what}' for what, n in rows.items())}; {_mb(base.stat().st_size)} file, "
+                  f"made in {time.perf_counter() - started:.0f} s (kept in {folder})")  # fmt: skip
+    mine, theirs = folder / "engine.duckdb", folder / "hand.duckdb"
+    with Side("engine", base, mine) as engine, Side("hand", base, theirs) as hand:
+        first = engine.run()
+        hand.run()
+        pairs: list[tuple[Run, Run]] = []
+        noise = [_reference()]
+        for _ in range(runs):
+            pairs.append((engine.run(), hand.run()))
+            noise.append(_reference())
+        differing = compare.differences(mine, theirs)
+        idle = [engine.again() for _ in range(max(runs, 3))]
+        _print_tick(console, first, pairs, idle, (engine.peak(), hand.peak()))
+    console.print(f"noise: a fixed computation took {_spread(noise)} s between the runs")
+    for file in (mine, theirs):
+        file.unlink()
+    return _print_comparison(console, differing)
+
+
+def _print_tick(
+    console: Console, first: Run, pairs: Sequence[tuple[Run, Run]], idle: Sequence[Run], peaks: tuple[int, int]
+) -> None:
+    engine, hand = [run for run, _ in pairs], [run for _, run in pairs]
+    table = Table(title="predicated tick: 81 steps, one goal", title_justify="left")
+    for heading in ("", "seconds: min – median – max", "cpu s", "peak memory", "due", "moved", "intents"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    counts = engine[-1].counts
+    told = [f"{counts.get(name, 0):,}" for name in ("due", "moved", "decided")]
+    table.add_row("engine", _spread([run.seconds for run in engine]), _cpu(engine), _mb(peaks[0]), *told)
+    table.add_row("hand-written SQL", _spread([run.seconds for run in hand]), _cpu(hand), _mb(peaks[1]))
+    table.add_row("engine, nothing due", _spread([run.seconds for run in idle]), _cpu(idle), "")
+    table.add_row("engine, first tick (compiles)", f"{first.seconds:.2f}", f"{first.cpu:.2f}", "")
+    console.print(table)
+    ratio = median(run.seconds for run in engine) / median(run.seconds for run in hand)
+    by_cpu = median(run.cpu for run in engine) / median(run.cpu for run in hand)
+    verdict = "met" if ratio <= RATIO else "missed"
+    console.print(f"ratio of medians: {ratio:.2f} (by cpu {by_cpu:.2f}); target <= {RATIO}: {verdict}")
+    if any(idle[-1].counts.values()):
+        console.print(f"the idle tick was not idle: {idle[-1].counts}")
+
+
+def _print_comparison(console: Console, differing: dict[str, tuple[int, int, int]]) -> bool:
+    equal = True
+    told = []
+    for name, (rows, only_engine, only_hand) in differing.items():
+        same = not only_engine and not only_hand
+        equal = equal and same
+        told.append(
+            f"{name} {rows:,}" if same else f"{name} DIFFERS ({only_engine:,} / {only_hand:,} of one side only)"
+        )
+    console.print(f"results {'equal' if equal else 'NOT EQUAL'}: {', '.join(told)}")
+    return equal
+
+
+# ---------------------------------------------------------------- validate
+
+
+def validate(console: Console, runs: int) -> None:
+    """Measure and print `penstock validate`."""
+    cold, *warm = validation.times(runs + 1)
+    verdict = "met" if median(warm) <= VALIDATE_SECONDS else "missed"
+    console.print(
+        f"penstock validate, {validation.WORKFLOWS} workflows of {validation.STEPS} steps, whole process: "
+        f"first {cold:.2f} s, then {_spread(warm)} s; target <= {VALIDATE_SECONDS:.0f} s warm: {verdict}"
+    )
+
+
+# ---------------------------------------------------------------- figures
+
+
+def _reference() -> float:
+    """Seconds of a computation that is always the same: what differs is the machine."""
+    with duckdb.connect() as connection:
+        started = time.perf_counter()
+        connection.execute("SELECT sum(hash(i)) FROM range(20000000) AS r(i)").fetchall()
+        return time.perf_counter() - started
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    return f"{min(seconds):.2f} – {median(seconds):.2f} – {max(seconds):.2f}"
+
+
+def _cpu(runs: Sequence[Run]) -> str:
+    return f"{median(run.cpu for run in runs):.2f}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,36 @@
+"""The engine and the hand-written SQL of the bench give the same results, on a small file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from flows.warehouse.duckdb import DuckDBWarehouse
+from tests.load import compare, data, validation
+from tests.load.sides import Engine, Hand, measured
+
+
+def test_the_engine_and_hand_written_sql_leave_the_same_state(tmp_path: Path) -> None:
+    base = data.base_file(tmp_path, data.TINY)
+    files = {name: tmp_path / f"{name}.duckdb" for name in ("engine", "hand")}
+    for file in files.values():
+        shutil.copyfile(base, file)
+    counts = measured(Engine(), files["engine"]).counts
+    measured(Hand(), files["hand"])
+    differing = compare.differences(files["engine"], files["hand"])
+    assert {name: (mine, theirs) for name, (_, mine, theirs) in differing.items() if mine or theirs} == {}
+    assert counts["moved"] and counts["decided"] and counts["exits"] and counts["entered"]
+    with DuckDBWarehouse(files["engine"]) as warehouse:
+        assert len(data.workflow().steps) > 0
+        assert warehouse.rows("SELECT count(*) AS n FROM penstock.outbox")[0]["n"] == counts["decided"]
+
+
+def test_a_second_tick_at_the_same_time_does_nothing(tmp_path: Path) -> None:
+    file = data.base_file(tmp_path, data.TINY)
+    engine = Engine()
+    assert measured(engine, file).counts["moved"]
+    assert measured(engine, file).counts == {}
+
+
+def test_the_workflows_to_validate_are_valid() -> None:
+    assert len(validation.times(1)) == 1
