@@ -461,7 +461,9 @@ class Calls:
         if column:
             self.contact_columns.add(column)
             inside = exp.ArrayContains(this=frame(f"c_{column}"), expression=exp.Literal.string(tag))
-            tree = exp.or_(tree, exp.Coalesce(this=inside, expressions=[exp.false()]))
+            taken = exp.Exists(this=exp.select("1").from_(_state(self.scope, "contact_untags", "v")).where(same.copy()))
+            given = exp.and_(exp.Coalesce(this=inside, expressions=[exp.false()]), exp.Not(this=taken))
+            tree = exp.or_(tree, given)
         return Typed(frame(self._fact(tag_column(tag), tree, exact=True)), "boolean")
 
     def _fact(self, label: str, tree: exp.Expr, *, exact: bool = False) -> str:

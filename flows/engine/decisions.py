@@ -30,6 +30,9 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
     if written & {"tag", "untag"}:
         work.run(_UNTAG)
         work.run(_TAG)
+        if work.deployment.catalog.contact.tags is not None:
+            work.run(_UNTAGS)
+            work.run(_TAGGED_AGAIN)
     if "set" in written:
         work.run(_SET_REMOVE)
         work.run(_SET)
@@ -119,6 +122,16 @@ _LAST_TAGS = """
 _UNTAG = (
     "DELETE FROM contact_tags WHERE EXISTS (SELECT 1 FROM (" + _LAST_TAGS + ") AS t "
     "WHERE t.step_kind = 'untag' AND t.contact_id = contact_tags.contact_id AND t.what = contact_tags.tag)"
+)
+_UNTAGS = (
+    "INSERT INTO contact_untags SELECT t.contact_id, t.what, $tick_at, t.action_id FROM (" + _LAST_TAGS + ") AS t "
+    "WHERE t.step_kind = 'untag' AND NOT EXISTS (SELECT 1 FROM contact_untags AS c "
+    "WHERE c.contact_id = t.contact_id AND c.tag = t.what)"
+)
+"""A tag of the user's model cannot be deleted there, so what was taken away is remembered."""
+_TAGGED_AGAIN = (
+    "DELETE FROM contact_untags WHERE EXISTS (SELECT 1 FROM (" + _LAST_TAGS + ") AS t "
+    "WHERE t.step_kind = 'tag' AND t.contact_id = contact_untags.contact_id AND t.what = contact_untags.tag)"
 )
 _TAG = (
     "INSERT INTO contact_tags SELECT t.contact_id, t.what, $tick_at, t.action_id FROM (" + _LAST_TAGS + ") AS t "

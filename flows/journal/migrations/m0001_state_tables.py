@@ -70,6 +70,7 @@ TABLES = (
         "loaded_at timestamp",
     ),
     state_table("contact_tags", "contact_id text!, tag text!, since timestamp, cause uuid"),
+    state_table("contact_untags", "contact_id text!, tag text!, since timestamp, cause uuid"),
     state_table("contact_fields", "contact_id text!, name text!, value text, since timestamp, cause uuid"),
     state_table("contact_merges", "from_id text!, into_id text!, merged_at timestamp!"),
     state_table(
