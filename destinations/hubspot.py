@@ -255,7 +255,7 @@ class Hubspot(Destination):
             for action_id, key in owners.items()
             if key.lower() in contacts
         ]
-        if pairs and (outcome.answer is None or outcome.answer.status < 300):
+        if pairs and outcome.answer is not None and outcome.answer.status < 300:
             outcome = await self._post(
                 f"{self._config.associations_path}/tasks/contacts/batch/associate/default", {"inputs": pairs}
             )

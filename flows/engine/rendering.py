@@ -64,9 +64,14 @@ def _email(intent: Intent, templates: Mapping[str, Template], subject: str | Non
 
 
 def _due(intent: Intent, after: str | None) -> str | None:
-    """When a task is due: so long after the step's logical time, as ISO 8601 in UTC."""
-    if after is None or intent.due is None:
+    """When a task is due: so long after the step's logical time, as ISO 8601 in UTC; without a length on that day.
+
+    Never a function of the attempt: a repetition has to write the same task.
+    """
+    if intent.due is None:
         return None
+    if after is None:
+        return intent.due.replace(hour=0, minute=0, second=0, microsecond=0).isoformat() + "Z"
     return (intent.due + Duration.parse(after).elapsed).isoformat() + "Z"
 
 

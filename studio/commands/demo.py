@@ -15,6 +15,7 @@ from studio.options import Options
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
+    from flows.runner import Runner
     from studio.demo.figures import Figures
     from studio.demo.run import Demo
 
@@ -37,14 +38,21 @@ def run(options: Options, *, folder: Path | None, contacts: int, days: int, hour
     from datetime import timedelta
 
     from studio.demo.figures import figures
+    from studio.demo.report import gather, write_report
     from studio.demo.run import Demo, Scale
 
     found: list[Figures] = []
+    reports: list[Path] = []
     with _Shown(console) as progress:
         demo = Demo(place, Scale(contacts, days, timedelta(hours=hours), seed), progress)
-        demo.run(lambda runner: found.append(figures(demo, runner)))
+
+        def close(runner: Runner) -> None:
+            found.append(figures(demo, runner))
+            reports.append(write_report(place, demo, found[0], gather(demo, runner)))
+
+        demo.run(close)
     seconds = perf_counter() - started
-    console.result(_data(demo, found[0]), lambda out: _show(demo, found[0], seconds, out))
+    console.result(_data(demo, found[0], reports[0]), lambda out: _show(demo, found[0], reports[0], seconds, out))
     return 1 if found[0].audit.differences else 0
 
 
@@ -58,13 +66,20 @@ def next_commands(demo: Demo) -> list[str]:
     ]
 
 
-def _data(demo: Demo, found: Figures) -> Mapping[str, Any]:
+def _data(demo: Demo, found: Figures, report: Path) -> Mapping[str, Any]:
     scale = asdict(demo.scale) | {"every_hours": demo.scale.every.total_seconds() / 3600}
     del scale["every"]
-    return {"project": demo.project_folder, "scale": scale, **asdict(found), "next": next_commands(demo)}
+    return {
+        "project": demo.project_folder,
+        "scale": scale,
+        **asdict(found),
+        "accuracy": found.audit.accuracy,
+        "report": report,
+        "next": next_commands(demo),
+    }
 
 
-def _show(demo: Demo, found: Figures, seconds: float, out: RichConsole) -> None:
+def _show(demo: Demo, found: Figures, report: Path, seconds: float, out: RichConsole) -> None:
     from studio.demo.figures import closing_lines, funnel_lines
 
     for funnel in found.funnels:
@@ -80,6 +95,7 @@ def _show(demo: Demo, found: Figures, seconds: float, out: RichConsole) -> None:
     if more > 0:
         out.print(f"  … and {more:,} more in the report", style="red")
     out.print()
+    out.print(f"{'report':<{_NAME}}{report}", markup=False)
     out.print(f"{'next':<{_NAME}}{' · '.join(next_commands(demo))}", markup=False)
     out.print(f"{'':<{_NAME}}[dim]{seconds:.1f} s in all[/]")
 

@@ -107,12 +107,9 @@ def compare(outcome: Outcome, log: Iterable[LogRow], stage: Stage) -> Audit:
         stage: the servers.
     """
     real = [Expected(row.executed_at, row.due, row.workflow, row.contact, row.step, row.outcome) for row in log]
-    differences = [*_rows(outcome.rows, real), *_mails(outcome.sent, stage), *_hooks(outcome.sent, stage),
-                   *_crm(outcome.sent, stage)]  # fmt: skip
+    differences = [*_rows(outcome.rows, real), *_mails(outcome, stage), *_hooks(outcome, stage), *_crm(outcome, stage)]
     kinds = Counter(row.outcome.split("(")[0].split(" ")[0 if row.step is None else -1] for row in outcome.rows)
-    received = Counter(
-        {"email": "mail", "crm": "crm", "task": "crm"}.get(i.step.kind, "webhooks") for i in outcome.sent
-    )
+    received = Counter(_SERVERS[intent.step.kind] for intent in outcome.sent)
     duplicates = sum(difference.kind == "duplicate" for difference in differences)
     return Audit(len(outcome.rows), len(real), tuple(differences), dict(sorted(kinds.items())),
                  dict(sorted(received.items())), duplicates)  # fmt: skip
@@ -153,28 +150,33 @@ def _about(kind: str, intent: Intent, what: str) -> Difference:
     return Difference(kind, intent.enrollment.workflow.name, intent.enrollment.label, intent.step.id, what)
 
 
-def _mails(sent: Iterable[Intent], stage: Stage) -> list[Difference]:
+def _strays(ids: Iterable[str], what: str) -> list[Difference]:
+    """Effects of actions that were never attempted; an attempt without an answer may well have had its effect."""
+    return [Difference("stray", "-", id_, None, what) for id_ in sorted(ids)]
+
+
+def _mails(outcome: Outcome, stage: Stage) -> list[Difference]:
     """Every message once, to the right mailbox, from the right template."""
     arrived: dict[str, list[Any]] = defaultdict(list)
     for arrival in stage.arrivals:
         arrived[arrival.action_id].append(arrival)
     differences = []
-    for intent in (intent for intent in sent if intent.step.kind == "email"):
+    for intent in (intent for intent in outcome.sent if intent.step.kind == "email"):
         mails = arrived.pop(intent.action_id, [])
         if not mails:
             differences.append(_about("lost", intent, "the message never arrived"))
         differences += [_about("duplicate", intent, "the message arrived again") for _ in mails[1:]]
         if any(mail.address != intent.address or mail.template != intent.step.what for mail in mails):
             differences.append(_about("payload", intent, "the message went to another address or says something else"))
-    differences += [Difference("stray", "-", id_, None, "a message that nobody should get") for id_ in sorted(arrived)]
+    differences += _strays(arrived.keys() - outcome.attempted, "a message that nobody should get")
     return differences
 
 
-def _hooks(sent: Iterable[Intent], stage: Stage) -> list[Difference]:
+def _hooks(outcome: Outcome, stage: Stage) -> list[Difference]:
     """Every request kept once, signed, with the right body."""
     kept = dict(stage.hooks.kept)
     differences = []
-    for intent in (intent for intent in sent if intent.step.kind in ("notify", "webhook")):
+    for intent in (intent for intent in outcome.sent if intent.step.kind in ("notify", "webhook")):
         hook = kept.pop(intent.action_id, None)
         if hook is None:
             differences.append(_about("lost", intent, "the request never arrived"))
@@ -182,7 +184,7 @@ def _hooks(sent: Iterable[Intent], stage: Stage) -> list[Difference]:
             differences.append(_about("payload", intent, f"the request holds {hook.body}"))
     if stage.hooks.unsigned:
         differences.append(Difference("payload", "-", "-", None, f"{stage.hooks.unsigned} requests without signature"))
-    differences += [Difference("stray", "-", id_, None, "a request that nobody should make") for id_ in sorted(kept)]
+    differences += _strays(kept.keys() - outcome.attempted, "a request that nobody should make")
     return differences
 
 
@@ -193,12 +195,12 @@ def _body(intent: Intent) -> Mapping[str, Any]:
     return {name: parse(str(text)).value(intent.facts, {}) for name, text in raw["body"].items()}
 
 
-def _crm(sent: Iterable[Intent], stage: Stage) -> list[Difference]:
+def _crm(outcome: Outcome, stage: Stage) -> list[Difference]:
     """Every contact updated, every task there once."""
     contacts = {contact["email"].lower(): contact for contact in stage.crm.contacts if "email" in contact}
     tasks = {task["penstock_action_id"]: task for task in stage.crm.tasks}
     differences = []
-    for intent in sent:
+    for intent in outcome.sent:
         match intent.step.kind:
             case "crm":
                 contact = contacts.get(intent.address.lower(), {})
@@ -210,7 +212,7 @@ def _crm(sent: Iterable[Intent], stage: Stage) -> list[Difference]:
                 task = tasks.pop(intent.action_id, None)
                 if task is None or task["hs_task_subject"] != intent.step.what:
                     differences.append(_about("lost", intent, "the CRM has no such task"))
-    differences += [Difference("stray", "-", id_, None, "a task that nobody should have") for id_ in sorted(tasks)]
+    differences += _strays(tasks.keys() - outcome.attempted, "a task that nobody should have")
     repeated = stage.crm.counters.duplicates
     differences += [Difference("duplicate", "-", "-", None, "a second effect in the CRM") for _ in range(repeated)]
     return differences

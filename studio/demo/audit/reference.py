@@ -75,10 +75,11 @@ Answer = Callable[[Intent, datetime], str]
 
 @dataclass
 class Outcome:
-    """Everything expected: the log, and the actions that a destination should have accepted."""
+    """Everything expected: the log, the actions that a destination should have accepted, and those ever attempted."""
 
     rows: list[Expected] = field(default_factory=list)
     sent: list[Intent] = field(default_factory=list)
+    attempted: set[str] = field(default_factory=set)
 
 
 def identity(*parts: str | None) -> str:
@@ -393,6 +394,7 @@ class _Journey:
 
     def _attempt(self, intent: Intent, now: datetime) -> str:
         intent.attempts += 1
+        self.outcome.attempted.add(intent.action_id)
         status, _, code = self.answer(intent, now).partition(" ")
         if status == "sent":
             self.outcome.sent.append(intent)
