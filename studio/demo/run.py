@@ -74,6 +74,19 @@ class Progress(Protocol):
         ...
 
 
+class Quiet:
+    """Nobody is told."""
+
+    def begin(self, name: str, what: str, total: int | None = None) -> None:
+        """See `Progress.begin`."""
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        """See `Progress.advance`."""
+
+    def finish(self, what: str) -> None:
+        """See `Progress.finish`."""
+
+
 @dataclass
 class Counts:
     """What the simulated weeks brought: ticks, raw rows that landed after the start, entries, decisions, deliveries."""
@@ -127,7 +140,7 @@ class Demo:
         """The demo's project, for its only target."""
         return load_project(self.project_folder, TARGET, profiles_dir=self.project_folder)
 
-    def run(self, then: Callable[[Runner], None]) -> None:
+    def run(self, then: Callable[[Runner], None] = lambda runner: None) -> None:
         """Build, publish and simulate; `then` is called at the end, with the warehouse and the servers still there.
 
         Raises:
