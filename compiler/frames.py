@@ -85,7 +85,7 @@ def event_rows(
     properties: Mapping[str, str],
     *,
     names: Iterable[str] | None = None,
-    entry: bool = False,
+    entry: Iterable[str] | None = None,
     unique: bool = True,
     ahead: bool = False,
 ) -> exp.Select:
@@ -98,7 +98,7 @@ def event_rows(
         catalog: the mapping.
         properties: property -> type to carry.
         names: only these event names, None for all.
-        entry: carry the row as JSON column `entry`.
+        entry: names of events whose row is carried as JSON column `entry`; it is NULL of others, and dear to make.
         unique: keep one row per event id (the one loaded first).
         ahead: also events whose time is still to come.
     """
@@ -121,7 +121,7 @@ def first_of_each(rows: exp.Select) -> exp.Select:
     return rows.qualify(exp.EQ(this=numbered, expression=exp.Literal.number(1)))
 
 
-def _model_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) -> exp.Select:
+def _model_events(catalog: Catalog, properties: Mapping[str, str], entry: Iterable[str] | None) -> exp.Select:
     events, relation = catalog.events, catalog.events.relation
     columns = [
         text(relation, events.id, "m").as_("event_id"),
@@ -141,15 +141,15 @@ def _model_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) 
         else:
             tree = exp.cast(exp.null(), sql_type(kind))
         columns.append(tree.as_(f"p_{name}", quoted=True))
-    if entry:
+    if entry is not None:
         named = [(name, utc(relation, name, "m")) for name in relation.columns if name != events.data]
         data = exp.column(exp.to_identifier(events.data, quoted=True), table="m") if events.data else None
-        columns.append(_merged_json(named, data).as_("entry"))
+        columns.append(_entry(text(relation, events.name, "m"), entry, _merged_json(named, data)))
     known = exp.Not(this=exp.Is(this=text(relation, events.contact, "m"), expression=exp.Null()))
     return exp.select(*columns).from_(relation_table(relation, "m")).where(known)
 
 
-def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) -> exp.Select:
+def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: Iterable[str] | None) -> exp.Select:
     events = catalog.events
     own = {"event_id": "event_id", "contact_id": "contact_id", "name": "name", "event_time": "event_time",
            "loaded_at": "loaded_at"}  # fmt: skip
@@ -163,14 +163,22 @@ def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: bool) ->
             if kind not in ("other", "text"):
                 value = exp.TryCast(this=value, to=sql_type(kind))
         columns.append(value.as_(f"p_{name}", quoted=True))
-    if entry:
+    if entry is not None:
         mapped = {events.id: "event_id", events.contact: "contact_id", events.name: "name", events.time: "event_time",
                   events.loaded_at: "loaded_at"}  # fmt: skip
         named = [(name, exp.column(source, table="o")) for name, source in mapped.items()]
-        columns.append(_merged_json(named, exp.column("data", table="o")).as_("entry"))
+        row = _merged_json(named, exp.column("data", table="o"))
+        columns.append(_entry(exp.column("name", table="o"), entry, row))
     table = exp.table_("events", db=catalog.state_schema, alias="o")
     known = exp.Not(this=exp.Is(this=exp.column("contact_id", table="o"), expression=exp.Null()))
     return exp.select(*columns).from_(table).where(known)
+
+
+def _entry(name: exp.Expr, names: Iterable[str], row: exp.Expr) -> exp.Expr:
+    literals: list[exp.Expr] = [exp.Literal.string(each) for each in sorted(set(names))]
+    if not literals:
+        return exp.cast(exp.null(), "json").as_("entry")
+    return exp.Case(ifs=[exp.If(this=exp.In(this=name, expressions=literals), true=row)]).as_("entry")
 
 
 def _json_text(data: exp.Expr, name: str) -> exp.Expr:

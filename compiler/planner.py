@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from compiler import frames
 from compiler.actions import Routing, Texts, action_row, message_texts
-from compiler.advance import Layers, StepParts, Timing
+from compiler.advance import Layers, StepParts, Timing, columns_read
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
 from compiler.condition import Condition, Scope, compile_wait_for
@@ -142,6 +142,7 @@ class _Planner:
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
             events=frozenset(needs.events), lookback=self._lookback(), waits_by_zone=self._waits_by_zone(),
+            reads_entry=self._reads_entry(needs),
             conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
         )  # fmt: skip
 
@@ -284,6 +285,13 @@ class _Planner:
             zone = None if default == "UTC" else exp.Literal.string(default)
         grace = (self.policy.grace or DEFAULT_GRACE).elapsed.total_seconds()
         return Timing(zone, grace, duration_seconds(self.policy.allowed_lateness) or 0.0)
+
+    def _reads_entry(self, needs: Needs) -> bool:
+        inside = [*self.compiled.goals, *self.compiled.exits, *self._step_conditions(), *self.compiled.require.values()]
+        trees = [condition.tree for condition in inside]
+        trees += [tree for lookup in needs.lookups.values() for tree in (lookup.predicate, lookup.value) if tree]
+        trees += [fact.tree for fact in needs.facts.values()]
+        return "entry" in columns_read(trees) or any(texts.entry for texts in self._texts().values())
 
     def _waits_by_zone(self) -> bool:
         if self.catalog.contact.timezone is None:

@@ -102,10 +102,10 @@ def _candidates(work: Work, plan: Plan) -> exp.Expr:
         exp.column("entry_ref", table="c"),
     ])  # fmt: skip
     identified = exp.select("c.*", candidate.as_("candidate_id")).from_(query.subquery("c"))
-    known = exp.select("k.candidate_id").from_(exp.alias_(work.state["candidates"], "k", table=True))
+    known = exp.select("1").from_(exp.alias_(work.state["candidates"], "k", table=True))
+    known = known.where("k.candidate_id = n.candidate_id")
     known = known.where(exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(plan.workflow)))
-    seen = exp.In(this=exp.column("candidate_id", table="n"), query=exp.Subquery(this=known))
-    return exp.select("n.*").from_(identified.subquery("n")).where(exp.Not(this=seen))
+    return exp.select("n.*").from_(identified.subquery("n")).where(exp.Not(this=exp.Exists(this=known)))
 
 
 def _renamed(plan: Plan) -> Any:

@@ -51,10 +51,10 @@ class Watermarks:
         return {"model": model, "own": self.own, "started": sorted(self.started), "zones": self.zones}
 
 
-def collect(work: Work, before: Watermarks, pending: bool) -> tuple[Watermarks, dict[str, int]]:
+def collect(work: Work, before: Watermarks, pending: datetime | None) -> tuple[Watermarks, dict[str, int]]:
     """Fill `tick_arrivals` and remember what was seen; gives the new watermarks and arrivals per event name.
 
-    `pending`: `event_seen` holds events that wait for their time or their contact.
+    `pending`: when the first of the events in `event_seen` that wait for their time or their contact was loaded.
     """
     overlap = timedelta(seconds=work.deployment.catalog.events.overlap_seconds)
     first = before.model is None and not before.started
@@ -63,15 +63,19 @@ def collect(work: Work, before: Watermarks, pending: bool) -> tuple[Watermarks, 
     if first and after.model is not None:
         since = max(after.model - overlap, BEGINNING)
     seen = work.make(
-        "tick_window", lambda: _window(work), parameters={"since": since, "own": 0 if first else before.own}
-    )
+        "tick_window", lambda: _window(work), *sorted(work.deployment.trigger_names),
+        parameters={"since": since, "own": 0 if first else before.own},
+    )  # fmt: skip
     fresh = _fresh(work, before)
     if not seen and not pending and not fresh:
         work.run(_NO_ARRIVALS)
         return after, {}
     if not first:
         after = _newest(work, before, since)
-    work.make("tick_matured", lambda: _matured(work), parameters={"pending": pending})
+    work.make(
+        "tick_matured", lambda: _matured(work), *sorted(work.deployment.trigger_names),
+        parameters={"pending": pending or datetime.max},
+    )  # fmt: skip
     work.make("tick_arrivals", lambda: _arrivals(work))
     work.run(_SEE)
     if first:  # nobody waits yet; what the workflows want of history comes below
@@ -113,19 +117,22 @@ def _unread() -> exp.Expr:
 
 def _window(work: Work) -> exp.Expr:
     """Rows not seen before: loaded after the watermark minus overlap, or with a higher seq."""
-    rows = frames.event_rows(work.deployment.catalog, {}, entry=True, unique=False, ahead=True)
+    names = work.deployment.trigger_names
+    rows = frames.event_rows(work.deployment.catalog, {}, entry=names, unique=False, ahead=True)
     seen = exp.select("1").from_(exp.alias_(work.state["event_seen"], "s", table=True)).where("s.event_id = e.event_id")
     return frames.first_of_each(rows.where(_unread()).where(exp.Not(this=exp.Exists(this=seen))))
 
 
 def _matured(work: Work) -> exp.Expr:
     """Events that were seen before their time, or before their contact."""
-    rows = frames.event_rows(work.deployment.catalog, {}, entry=True, unique=False)
+    rows = frames.event_rows(work.deployment.catalog, {}, entry=work.deployment.trigger_names, unique=False)
     waiting = exp.select("s.event_id").from_(exp.alias_(work.state["event_seen"], "s", table=True)).where(
         "s.arrived_tick IS NULL"
     )  # fmt: skip
     rows = rows.where(exp.In(this=event("event_id"), query=exp.Subquery(this=waiting)))
-    return frames.first_of_each(rows.where(exp.Placeholder(this="pending")))
+    # what was loaded before the first of them need not be read
+    loaded = exp.GTE(this=event("loaded_at"), expression=exp.Placeholder(this="pending"))
+    return frames.first_of_each(rows.where(loaded))
 
 
 def _arrivals(work: Work) -> exp.Expr:
@@ -158,7 +165,7 @@ def _add_fresh(work: Work, fresh: list[Deployed]) -> None:
     known = exp.select(frames.text(contact.relation, contact.id, "m")).from_(relation_table(contact.relation, "m"))
 
     def history() -> exp.Expr:
-        rows = frames.event_rows(work.deployment.catalog, {}, names=names, entry=True)
+        rows = frames.event_rows(work.deployment.catalog, {}, names=names, entry=names)
         rows = rows.where(exp.GTE(this=event("event_time"), expression=exp.Placeholder(this="earliest")))
         rows = rows.where(exp.In(this=event("contact_id"), query=exp.Subquery(this=known)))
         return exp.select(

@@ -28,7 +28,8 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
         work.run(_OUTBOX, **given)
     written = {action.kind for action in actions}
     if written & {"tag", "untag"}:
-        work.run(_UNTAG)
+        if "untag" in written:
+            work.run(_UNTAG)
         work.run(_TAG)
         if work.deployment.catalog.contact.tags is not None:
             work.run(_UNTAGS)

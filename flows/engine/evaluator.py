@@ -130,7 +130,7 @@ class Evaluator:
         before = Watermarks.of(json.loads(last[0]["watermarks"]) if last and last[0]["watermarks"] else None)
         deployment = _without(self.deployment, aside)
         work = Work(warehouse, deployment, self._texts, number, tick_at, address_key)
-        after = _Tick(work, before, pending=bool(last and last[0]["pending"])).run()
+        after = _Tick(work, before, pending=last[0]["pending"] if last else None).run()
         for workflow, why in sorted(aside.items()):
             if workflow not in quarantined:
                 work.journal(_ASIDE, workflow=workflow, why=why)
@@ -150,7 +150,7 @@ class Evaluator:
 class _Tick:
     """The steps of one tick, in order."""
 
-    def __init__(self, work: Work, before: Watermarks, *, pending: bool) -> None:
+    def __init__(self, work: Work, before: Watermarks, *, pending: datetime | None) -> None:
         self.work = work
         self.before = before
         self.pending = pending
@@ -245,7 +245,10 @@ class _Tick:
     # ------------------------------------------------------------ one plan
 
     def _scope(self, plan: Plan, which: str, *, every: bool) -> int:
-        return self.work.run(which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=every)
+        return self.work.run(
+            which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=every,
+            reads_entry=plan.reads_entry,
+        )  # fmt: skip
 
     def _exits(self, plan: Plan, which: str) -> None:
         work = self.work
@@ -338,13 +341,15 @@ def _reason(error: Exception) -> str:
 
 
 _LAST = """
-    SELECT t.*, (SELECT count(*) FROM event_seen AS s WHERE s.arrived_tick IS NULL) AS pending
+    SELECT t.*, (
+        SELECT min(coalesce(s.loaded_at, s.event_time)) FROM event_seen AS s WHERE s.arrived_tick IS NULL
+    ) AS pending
     FROM ticks AS t ORDER BY t.tick DESC LIMIT 1
 """
 _SCOPE_COLUMNS = """
     CREATE OR REPLACE TEMP TABLE tick_scope AS
-    SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, n.entry, n.entry_at, n.position, n.logical_at, n.due_at,
-        n.steps
+    SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, CASE WHEN $reads_entry THEN n.entry END AS entry,
+        n.entry_at, n.position, n.logical_at, n.due_at, n.steps
     FROM enrollments AS n
     WHERE n.workflow = $workflow AND n.version = $version AND n.exit IS NULL
 """

@@ -29,6 +29,7 @@ _SETTINGS: Mapping[str, str] = {
     "allow_persistent_secrets": "false",
     "python_enable_replacements": "false",
     "preserve_insertion_order": "false",
+    "enable_progress_bar": "false",
     "TimeZone": "UTC",
 }
 _HOLDER = re.compile(r"held in (?P<command>.*?) \(PID (?P<pid>\d+)\)")
