@@ -40,7 +40,8 @@ def run(options: Options, *, every: str | None) -> int:
     with stop:
         loop = _Loop(runner, console, options.json, applies=project.deliver == "outbox")
         code = loop.once(patient=interval is None)
-        while interval is not None and not stop.wait(interval):
+        # A round that waited for the file in vain has had its pause.
+        while interval is not None and not stop.wait(timedelta(0) if loop.locked else interval):
             code = max(code, loop.once(patient=False))
         if interval is not None:
             console.note("stopped; what was decided is saved. Resume with the same command.")
@@ -93,9 +94,11 @@ class _Loop:
     console: Console
     json: bool
     applies: bool
+    locked: bool = False
 
     def once(self, *, patient: bool) -> int:
         """One tick and delivery; in a loop a locked warehouse costs this round, or what is left of it, only."""
+        self.locked = False
         try:
             self._apply()
             tick = self._tick()
@@ -107,6 +110,7 @@ class _Loop:
         except WarehouseLocked as error:
             if patient:
                 raise
+            self.locked = True
             self.console.note(f"waiting: {error.message}")
             return 0
         self._show(tick, delivery)

@@ -109,24 +109,27 @@ class Turns:
         return sum(code != 0 for code in [*codes, *self.codes.values(), self.run_code])
 
 
-def take_turns(folder: Path, seconds: float, interval: str) -> Turns:
+def take_turns(folder: Path, seconds: float, interval: str, *, build: Sequence[str] = ()) -> Turns:
     """Let everybody work on one file for a while.
 
     Args:
         folder: an empty folder.
         seconds: how long.
         interval: of the engine's loop.
+        build: more words for each `dbt build`.
     """
     project = prepare(folder)
     turns = Turns(seconds)
     over = threading.Event()
-    built = _dbt(project, "penstock dbt")
+    built = _dbt(project, "penstock dbt", build)
     assert built.code == 0, built.said
     turns.builds = {"penstock dbt build": [built], "dbt build": []}
     turns.ticks.append(_tick(project))
     loops = [
-        threading.Thread(target=_builds, args=(project, "penstock dbt", turns.builds["penstock dbt build"], over)),
-        threading.Thread(target=_builds, args=(project, "dbt", turns.builds["dbt build"], over)),
+        threading.Thread(
+            target=_builds, args=(project, "penstock dbt", build, turns.builds["penstock dbt build"], over)
+        ),
+        threading.Thread(target=_builds, args=(project, "dbt", build, turns.builds["dbt build"], over)),
     ]
     with (
         _process(project, _penstock("run", "--every", interval, "--output", "json")) as run,
@@ -160,6 +163,8 @@ def take_turns(folder: Path, seconds: float, interval: str) -> Turns:
         notebook.process.pid: ("turns.py notebook", module),
         **{build.pid: (command,) for command, found in turns.builds.items() for build in found},
     }  # fmt: skip
+    turns.ticks.append(_tick(project))
+    turns.builds["penstock dbt build"].append(_dbt(project, "penstock dbt", build))
     _look(project, turns)
     return turns
 
@@ -184,9 +189,7 @@ def prepare(folder: Path) -> Path:
 
 
 def _look(project: Path, turns: Turns) -> None:
-    """One more tick and build, which have to take in everything; then count."""
-    turns.ticks.append(_tick(project))
-    turns.builds["penstock dbt build"].append(_dbt(project, "penstock dbt"))
+    """Count what the file holds, after one more tick and build, which had to take in everything."""
     with DuckDBWarehouse(project / FILE) as warehouse:
         for name, query in _KEPT.items():
             turns.kept[name] = warehouse.rows(query)[0]["n"]
@@ -217,8 +220,8 @@ def _environment(project: Path) -> dict[str, str]:
             "PYTHONPATH": root, "DBT_PROFILES_DIR": str(project), "DO_NOT_TRACK": "1"}  # fmt: skip
 
 
-def _dbt(project: Path, how: str) -> Build:
-    words = ["build", "--quiet"]
+def _dbt(project: Path, how: str, more: Sequence[str]) -> Build:
+    words = ["build", "--quiet", *more]
     if how == "penstock dbt":
         command = _penstock("dbt", *words)
     else:
@@ -229,9 +232,9 @@ def _dbt(project: Path, how: str) -> Build:
     return Build(process.pid, process.returncode, said)
 
 
-def _builds(project: Path, how: str, found: list[Build], over: threading.Event) -> None:
+def _builds(project: Path, how: str, more: Sequence[str], found: list[Build], over: threading.Event) -> None:
     while not over.wait(3):
-        found.append(_dbt(project, how))
+        found.append(_dbt(project, how, more))
 
 
 class _Running:
