@@ -22,28 +22,28 @@ class SimulationFile(pytest.File):
 
     def collect(self) -> Iterable[pytest.Item]:
         """Its cases."""
-        from flows.engine.simulation import read_cases
+        from flows.engine.simulation import read_drafts
 
-        for case in read_cases(self.path, self.path.read_text("utf-8")):
-            yield Journey.from_parent(self, name=case.id, case=case)
+        for draft in read_drafts(self.path, self.path.read_text("utf-8")):
+            yield Journey.from_parent(self, name=draft.id, draft=draft)
 
 
 class Journey(pytest.Item):
     """One case of a simulation file."""
 
-    def __init__(self, *, case: object, **arguments: object) -> None:
+    def __init__(self, *, draft: object, **arguments: object) -> None:
         super().__init__(**arguments)  # type: ignore[arg-type]
-        self.case = case
+        self.draft = draft
 
     def runtest(self) -> None:
         """Run the case and compare its log."""
-        from flows.engine.simulation import Case
+        from flows.engine.simulation import Draft
         from flows.engine.simulator import run_case
         from studio.simulations import difference
 
-        if not isinstance(self.case, Case):
+        if not isinstance(self.draft, Draft):
             raise TypeError("a journey is made from a case")
-        outcome = run_case(self.case)
+        outcome = run_case(self.draft.read())
         if not outcome.passed:
             raise JourneyDiffers("\n".join(difference(outcome)))
 

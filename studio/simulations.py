@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from compiler.errors import SimulationError
-from flows.engine.simulation import read_cases
+from compiler.errors import DefinitionError, PenstockError, SimulationError
+from flows.engine.simulation import Draft, read_drafts
 from flows.engine.simulator import Outcome, run_case
 
 FOLDER = "workflow_tests"
@@ -36,27 +37,46 @@ def simulation_files(paths: Sequence[Path], project_dir: Path | None) -> list[Pa
     return found
 
 
-def run_file(path: Path, select: Sequence[str] = ()) -> list[Outcome]:
-    """Run the cases of a file, or those whose id is selected.
+@dataclass(frozen=True)
+class Broken:
+    """A case that could not run: it is no case, or a workflow of it is wrong or uses what is not executed yet."""
+
+    draft: Draft
+    error: PenstockError
+
+
+def run_file(path: Path, select: Sequence[str] = ()) -> Iterator[Outcome | Broken]:
+    """Run the cases of a file, or those whose id is selected, one after another.
 
     Raises:
-        SimulationError: the file is broken.
-        DefinitionError: a workflow in it is wrong.
+        SimulationError: the file is no YAML, or holds no case.
     """
-    cases = read_cases(path, path.read_text("utf-8"))
-    return [run_case(case) for case in cases if not select or case.id in select]
+    for draft in read_drafts(path, path.read_text("utf-8")):
+        if select and draft.id not in select:
+            continue
+        try:
+            yield run_case(draft.read())
+        except (SimulationError, DefinitionError) as error:
+            yield Broken(draft, error)
 
 
-def as_data(path: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The machine output for one file (simulation format)."""
-    return {
-        "file": str(path),
-        "cases": [
-            {"id": outcome.case.id, "log": list(outcome.log), "expected": list(outcome.case.expect or ()),
-             "passed": outcome.passed}
-            for outcome in outcomes
-        ],
-    }  # fmt: skip
+def as_data(path: Path, outcomes: Sequence[Outcome | Broken]) -> dict[str, Any]:
+    """The machine output for one file (simulation format); a broken case has an `error` beside it."""
+    return {"file": str(path), "cases": [_case_data(outcome) for outcome in outcomes]}
+
+
+def _case_data(outcome: Outcome | Broken) -> dict[str, Any]:
+    match outcome:
+        case Broken():
+            return {
+                "id": outcome.draft.id, "log": [], "expected": list(outcome.draft.expect), "passed": False,
+                "error": {"code": outcome.error.code, "message": outcome.error.message},
+            }  # fmt: skip
+        case _:
+            return {
+                "id": outcome.case.id, "log": list(outcome.log), "expected": list(outcome.case.expect or ()),
+                "passed": outcome.passed,
+            }  # fmt: skip
 
 
 def difference(outcome: Outcome) -> Iterator[str]:

@@ -77,12 +77,41 @@ class Case:
         return tuple(sorted({published.document.workflow.workflow for published in self.workflows}))
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A case of a file before it is read: one broken case does not keep the others from running."""
+
+    id: str
+    expect: tuple[str, ...]
+    path: Path
+    number: int
+    value: Value = field(repr=False, compare=False)
+
+    def read(self) -> Case:
+        """The case.
+
+        Raises:
+            SimulationError: it is broken; names file, line and column.
+            DefinitionError: a workflow in it is wrong.
+        """
+        return _Reader(self.value, self.path, self.number).case()
+
+
 def read_cases(path: Path, text: str) -> tuple[Case, ...]:
     """The cases of a simulation file.
 
     Raises:
         SimulationError: the file is broken; names file, line and column.
         DefinitionError: a workflow in it is wrong.
+    """
+    return tuple(draft.read() for draft in read_drafts(path, text))
+
+
+def read_drafts(path: Path, text: str) -> tuple[Draft, ...]:
+    """The cases of a simulation file, not yet read.
+
+    Raises:
+        SimulationError: the file is no YAML, or holds no case.
     """
     file = str(path)
     try:
@@ -91,10 +120,17 @@ def read_cases(path: Path, text: str) -> tuple[Case, ...]:
         raise SimulationError(str(error), code=error.code) from None
     if problems:
         raise SimulationError("\n".join(map(str, problems)), code=problems[0].code)
-    values = [(value, ())] if isinstance(value.data, dict) else [(child, ()) for child in value.data or []]
+    values = [value] if isinstance(value.data, dict) else list(value.data or [])
     if not values:
         raise SimulationError(f"{file}: a simulation file holds one case (a map) or several (a list)")
-    return tuple(_Reader(child, path, number).case() for number, (child, _) in enumerate(values, 1))
+    return tuple(_draft(child, path, number) for number, child in enumerate(values, 1))
+
+
+def _draft(value: Value, path: Path, number: int) -> Draft:
+    plain = value.plain if isinstance(value.plain, dict) else {}
+    expect = plain.get("expect")
+    rows = tuple(map(str, expect)) if isinstance(expect, list) else ()
+    return Draft(str(plain.get("id") or f"case {number}"), rows, path, number, value)
 
 
 class _Reader:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flows.engine.simulator import Outcome
 from studio.console import Console
 from studio.options import Options
-from studio.simulations import as_data, difference, run_file, simulation_files, update
+from studio.simulations import Broken, as_data, difference, run_file, simulation_files, update
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -20,30 +20,39 @@ def run(options: Options, *, paths: Sequence[Path], select: Sequence[str], rewri
     """Run simulation files and print what differs.
 
     Returns:
-        The exit code: 1 when a case differs.
+        The exit code: 1 when a case differs, 2 when one is broken.
     """
     console = Console(options)
     started = perf_counter()
-    results: list[tuple[Path, list[Outcome]]] = []
+    results: list[tuple[Path, list[Outcome | Broken]]] = []
     for path in simulation_files(paths, options.project_dir):
-        outcomes = run_file(path, select)
-        results.append((path, outcomes))
-        if not options.json:
-            for outcome in outcomes:
+        outcomes: list[Outcome | Broken] = []
+        for outcome in run_file(path, select):
+            outcomes.append(outcome)
+            if not options.json:
                 _show(outcome, console.out)
-        if rewrite and update(path, outcomes):
+        results.append((path, outcomes))
+        if rewrite and update(path, [outcome for outcome in outcomes if isinstance(outcome, Outcome)]):
             console.note(f"rewrote expect in {path}")
     everything = [outcome for _, outcomes in results for outcome in outcomes]
-    passed = sum(outcome.passed for outcome in everything)
+    broken = sum(isinstance(outcome, Broken) for outcome in everything)
+    passed = sum(isinstance(outcome, Outcome) and outcome.passed for outcome in everything)
     data = [as_data(path, outcomes) for path, outcomes in results]
     seconds = perf_counter() - started
     console.result(
         data[0] if len(data) == 1 else data, f"{passed} of {len(everything)} journeys passed · {seconds:.1f}s"
     )
+    if broken:
+        return 2
     return 0 if passed == len(everything) else 1
 
 
-def _show(outcome: Outcome, out: RichConsole) -> None:
+def _show(outcome: Outcome | Broken, out: RichConsole) -> None:
+    if isinstance(outcome, Broken):
+        out.print(f"[red]✗[/] {outcome.draft.id}  broken")
+        for line in str(outcome.error).splitlines():
+            out.print(f"    {line}", style="red", markup=False)
+        return
     case = outcome.case
     title = f"{case.id}  {case.title}".rstrip()
     if outcome.passed:
