@@ -111,7 +111,7 @@ def _nice(most: int) -> int:
     if most <= 4:
         return 4
     unit = 10 ** int(log10(most))
-    tops = (unit * factor for factor in (1, 2, 4, 6, 8, 10, 20, 40))
+    tops = (unit * factor / 10 for factor in (10, 12, 16, 20, 24, 32, 40, 48, 60, 80, 120))
     return next(int(top) for top in tops if top >= most and top % 4 == 0)
 
 

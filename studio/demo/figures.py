@@ -102,7 +102,7 @@ def _servers(demo: Demo) -> Servers:
     stage = demo.stage
     return Servers(
         len(stage.arrivals), _counted(stage.refusals.values()),
-        len(stage.crm_answers), _counted(a.outcome for a in stage.crm_answers if a.outcome != "200"),
+        len(stage.crm_answers), _counted(a.outcome for a in stage.crm_answers if not a.outcome.startswith("2")),
         stage.crm.counters.repeats, len(stage.hook_answers),
         _counted(a.outcome for a in stage.hook_answers if a.outcome != "204"), stage.hooks.repeats,
     )  # fmt: skip

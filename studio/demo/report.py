@@ -184,8 +184,8 @@ def _opens(found: Iterable[Habits]) -> str:
         head = f"<h3>{escape(habits.persona)}</h3><p class='dim'>{sum(habits.hours):,} opens · {told}</p>"
         parts.append(f"<div>{head}{chart}</div>")
     return _section(
-        "Opens by hour", "Hour of the contact's own day, of history and simulated weeks together. People were given "
-        "habits; the line is the hour that was planted. Campaigns of the history went out at ten.",
+        "Opens by hour", "The hour of the contact's own day at which messages were opened that had waited for two hours "
+        "or more, in history and simulated weeks. People were given habits; the line is the hour that was planted.",
         f'<div class="pair">{"".join(parts)}</div>',
     )  # fmt: skip
 
@@ -213,8 +213,8 @@ def _deliveries(figures: Figures, data: ReportData) -> str:
     return _section(
         "Delivery", "What became of every outward action, and how the servers behaved.", legend,
         f"<table>{table}</table><h3>Faults of the servers</h3>",
-        "<table><tr><th>Server</th><th>Accepted / requests</th><th>Faults</th><th>Repeated without effect</th></tr>"
-        f"{seen}</table>",
+        '<table><tr class="head"><th>Server</th><th>Accepted / requests</th><th>Faults</th>'
+        f"<th>Repeated without effect</th></tr>{seen}</table>",
     )  # fmt: skip
 
 
@@ -231,8 +231,8 @@ def _audit(figures: Figures) -> str:
         "code with the compiler or the engine; compared with the log row by row, and with what the servers received.",
         f"<p><b>{audit.expected:,}</b> rows expected, <b>{audit.found:,}</b> found, {escape(verdict)} · "
         f"{audit.duplicates} duplicates · accuracy <b>{100 * audit.accuracy:.2f}%</b></p>",
-        f'<div class="pair"><table><tr><th>Rows of the log</th><th>Expected</th></tr>{kinds}</table>'
-        f"<table><tr><th>Received exactly once</th><th>Actions</th></tr>{received}</table></div>",
+        f'<div class="pair"><table><tr class="head"><th>Rows of the log</th><th>Expected</th></tr>{kinds}</table>'
+        f'<table><tr class="head"><th>Received exactly once</th><th>Actions</th></tr>{received}</table></div>',
         f"<ul>{shown}</ul>{rest}" if shown else "",
     )  # fmt: skip
 
@@ -256,4 +256,11 @@ _MAILS = """
     SELECT workflow, executed_at FROM journal WHERE kind = 'delivery' AND outcome = 'sent' AND what LIKE 'email:%'
 """
 _OUTCOMES = "SELECT destination, state, attempts, count(*) AS n FROM deliveries GROUP BY destination, state, attempts"
-_OPENS = "SELECT event_id, contact_id, occurred_at FROM raw.mail_events WHERE event_type = 'opened'"
+_OPENS = """
+    SELECT o.event_id, o.contact_id, o.occurred_at FROM raw.mail_events AS o
+    JOIN (
+        SELECT message_id, min(occurred_at) AS sent_at FROM raw.mail_events
+        WHERE event_type IN ('sent', 'delivered') GROUP BY message_id
+    ) AS s ON s.message_id = o.message_id
+    WHERE o.event_type = 'opened' AND o.occurred_at > s.sent_at + INTERVAL 2 HOURS
+"""

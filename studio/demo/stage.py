@@ -31,7 +31,7 @@ _MAIL_FAULTS: Mapping[MailFault, float] = {
     "451 4.7.1": 0.004, "450 4.2.0": 0.002, "421": 0.001, "late 451": 0.001, "close after": 0.002,
 }  # fmt: skip
 _CRM_FAULTS: Mapping[CrmFault, float] = {
-    "429": 0.04, "500 after": 0.015, "502 after": 0.01, "drop after": 0.01, "hang after": 0.006,
+    "429": 0.015, "500 after": 0.006, "502 after": 0.004, "drop after": 0.004, "hang after": 0.003,
 }  # fmt: skip
 _HOOK_FAULTS: Mapping[SinkFault, float] = {"429": 0.012, "503": 0.008, "500 after": 0.003, "hang after": 0.0008}
 F = TypeVar("F")
