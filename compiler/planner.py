@@ -371,18 +371,15 @@ class _Planner:
         return exp.Coalesce(this=exp.column("tz", table="c"), expressions=[default])
 
     def _frame(self, needs: Needs, everything: Needs) -> exp.Select:
-        positions = [
-            exp.If(this=exp.EQ(this=exp.column("position", table="s"), expression=exp.Literal.string(node.id)),
-                   true=exp.Literal.number(node.index))
-            for node in self.graph.nodes
-        ]  # fmt: skip
+        places = exp.values([(node.id, node.index) for node in self.graph.nodes], alias="g", columns=["step", "p0"])
         columns = [exp.column(f"c_{name}", table="c", quoted=True) for name in sorted(everything.contact_columns)]
         messages = [exp.column(name, table="c") for name in MESSAGE_COLUMNS]
         base = exp.select(
-            "s.*", *columns, *messages, self._tz().as_("tz"), exp.Case(ifs=positions).as_("p0"),
+            "s.*", *columns, *messages, self._tz().as_("tz"), exp.column("p0", table="g"),
             *(_step_time(step) for step in sorted(self._tracked())),
         ).from_(f"{SCOPE} AS s")  # fmt: skip
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
+        base = base.join(places, on="g.step = s.position", join_type="left")
         return frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
                             trigger=self._by_event())  # fmt: skip
 

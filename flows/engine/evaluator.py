@@ -262,7 +262,7 @@ class _Tick:
 
     def _advance(self, plan: Plan) -> None:
         work = self.work
-        due = self._scope(plan, _ACTIVE, every=(plan.workflow, plan.version) in self.rezoned)
+        due = self._scope(plan, _STANDING, every=(plan.workflow, plan.version) in self.rezoned)
         if not due:
             return
         work.count("due", due)
@@ -359,6 +359,8 @@ _WOKEN = """
     ))
 """
 _ACTIVE = _SCOPE_COLUMNS + " AND ($every OR " + _WOKEN + ")"
+# Side by side with those at the same step: most layers then leave whole vectors of rows as they are.
+_STANDING = _ACTIVE + " ORDER BY n.position"
 _ENTERED = _SCOPE_COLUMNS + " AND n.entered_tick = $tick"
 _CONCERNED = """
     CREATE OR REPLACE TEMP TABLE tick_concerned AS

@@ -191,10 +191,14 @@ WITH base AS (
     c.m_unsubscribed,
     c.m_groups,
     COALESCE(c.tz, 'UTC') AS tz,
-    CASE WHEN s.position = 'small' THEN 0 WHEN s.position = 'mark' THEN 1 END AS p0
+    g.p0
   FROM tick_scope AS s
   LEFT JOIN tick_contacts AS c
     ON c.contact_id = s.contact_id
+  LEFT JOIN (VALUES
+    ('small', 0),
+    ('mark', 1)) AS g(step, p0)
+    ON g.step = s.position
 )
 SELECT
   f.*

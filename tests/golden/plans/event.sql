@@ -102,21 +102,17 @@ WITH base AS (
     c.m_unsubscribed,
     c.m_groups,
     COALESCE(c.tz, 'UTC') AS tz,
-    CASE
-      WHEN s.position = 'soon'
-      THEN 0
-      WHEN s.position = 'thanks'
-      THEN 1
-      WHEN s.position = 'looked'
-      THEN 2
-      WHEN s.position = 'interested'
-      THEN 3
-      WHEN s.position = 'tell'
-      THEN 4
-    END AS p0
+    g.p0
   FROM tick_scope AS s
   LEFT JOIN tick_contacts AS c
     ON c.contact_id = s.contact_id
+  LEFT JOIN (VALUES
+    ('soon', 0),
+    ('thanks', 1),
+    ('looked', 2),
+    ('interested', 3),
+    ('tell', 4)) AS g(step, p0)
+    ON g.step = s.position
 ), looked AS (
   SELECT
     f.enrollment_id AS row_id,

@@ -95,10 +95,13 @@ WITH base AS (
     c.m_unsubscribed,
     c.m_groups,
     COALESCE(c.tz, 'UTC') AS tz,
-    CASE WHEN s.position = 'mail' THEN 0 END AS p0
+    g.p0
   FROM tick_scope AS s
   LEFT JOIN tick_contacts AS c
     ON c.contact_id = s.contact_id
+  LEFT JOIN (VALUES
+    ('mail', 0)) AS g(step, p0)
+    ON g.step = s.position
 )
 SELECT
   f.*,
