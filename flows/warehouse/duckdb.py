@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
 import zoneinfo
@@ -29,7 +30,6 @@ _SETTINGS: Mapping[str, str] = {
     "allow_persistent_secrets": "false",
     "python_enable_replacements": "false",
     "preserve_insertion_order": "false",
-    "enable_progress_bar": "false",
     "TimeZone": "UTC",
 }
 _HOLDER = re.compile(r"held in (?P<command>.*?) \(PID (?P<pid>\d+)\)")
@@ -71,6 +71,10 @@ class DuckDBWarehouse(Warehouse):
             self._connection = _connect(path, read_only, patience)
             for name, value in _SETTINGS.items():
                 self._connection.execute(exp.Set(expressions=[_assignment(name, value)]).sql("duckdb"))
+            # In Jupyter DuckDB refuses this setting where ipywidgets is missing, and draws no bar then.
+            with contextlib.suppress(duckdb.InvalidInputException):
+                off = exp.Set(expressions=[_assignment("enable_progress_bar", "false")])
+                self._connection.execute(off.sql("duckdb"))
             self._connection.execute(_UTC_INSTANT)
             self._load_zones()
         except BaseException:

@@ -184,7 +184,7 @@ def _opens(found: Iterable[Habits]) -> str:
         head = f"<h3>{escape(habits.persona)}</h3><p class='dim'>{sum(habits.hours):,} opens · {told}</p>"
         parts.append(f"<div>{head}{chart}</div>")
     return _section(
-        "Opens by hour", "The hour of the contact's own day at which messages were opened that had waited for two hours "
+        "Opens by hour", "The hour of the contact's own day at which messages were opened that had waited two hours "
         "or more, in history and simulated weeks. People were given habits; the line is the hour that was planted.",
         f'<div class="pair">{"".join(parts)}</div>',
     )  # fmt: skip
