@@ -23,7 +23,7 @@ from compiler.planner import plan
 from destinations import create
 from destinations.base import Destination
 from destinations.recorder import Recorder, RecorderConfig
-from flows.engine.attempts import AttemptLog, HighWater, check_high_water, write_high_water
+from flows.engine.attempts import AttemptLog, HighWater, check_high_water, read_high_water, write_high_water
 from flows.engine.clock import Clock, SystemClock
 from flows.engine.crash import crash_point
 from flows.engine.deployment import Deployed, Deployment
@@ -80,7 +80,9 @@ class Runner:
             DefinitionError: a definition is wrong; nothing was published.
         """
         with self.open() as warehouse:
-            migrate(warehouse, self.project.state_schema, self.clock.now(), self.project.workspace)
+            migrated = migrate(warehouse, self.project.state_schema, self.clock.now(), self.project.workspace)
+            if migrated and read_high_water(self.project.local) is None:
+                write_high_water(self.project.local, self._high_water(warehouse))
             self._check(snapshot_catalog(warehouse, self.project))
             return publish(warehouse, self.project.state_schema, self.project, self.clock, who=who)
 
@@ -159,9 +161,11 @@ class Runner:
             return self._evaluator
         if self._published is None or fingerprint != self._fingerprint:
             self._published = load_published(warehouse, schema)
-        deployment = deployment_of(self._published, self._published.catalog(warehouse), self.project.workspace)
-        if self._evaluator is None or deployment != self._evaluator.deployment:
-            self._evaluator = Evaluator(deployment, self.clock)
+        catalog = self._published.catalog(warehouse)
+        known = self._evaluator
+        if known is not None and fingerprint == self._fingerprint and catalog == known.deployment.catalog:
+            return known
+        self._evaluator = Evaluator(deployment_of(self._published, catalog, self.project.workspace), self.clock)
         self._fingerprint = fingerprint
         return self._evaluator
 

@@ -65,8 +65,9 @@ def admit(work: Work, deployed: Deployed, arrived: frozenset[str], started: froz
     waiting = _gather(work, deployed, plan, arrived, started) if plan is not None else 0
     entered = 0
     while plan is not None and waiting:
-        entered += _round(work, deployed, plan)
-        waiting = work.number("SELECT count(*) FROM tick_candidates") if waiting > 1 else 0
+        considered, admitted = _round(work, deployed, plan, waiting)
+        waiting -= considered
+        entered += admitted
     work.count("entered", entered)
     return entered
 
@@ -128,7 +129,8 @@ def _edge_candidates() -> exp.Select:
     )  # fmt: skip
 
 
-def _round(work: Work, deployed: Deployed, plan: Plan) -> int:
+def _round(work: Work, deployed: Deployed, plan: Plan, waiting: int) -> tuple[int, int]:
+    """Consider the earliest of the waiting candidates of every contact; gives how many, and how many entered."""
     rules = plan.rules
     is_event = isinstance(plan.entry, EventEntry)
     given: dict[str, Any] = {
@@ -137,14 +139,14 @@ def _round(work: Work, deployed: Deployed, plan: Plan) -> int:
         "cap": rules.cap_count, "per": int(rules.cap_seconds),
         "earliest": deployed.earliest if not isinstance(plan.entry, AudienceEntry) else datetime(1, 1, 1),
     }  # fmt: skip
-    work.run(_ROUND, **given)
+    considered = work.run(_ROUND, **given)
     entered = work.run(_ENTER, **given)
     work.run(_CONSUME, **given)
     work.journal(_ROUND_JOURNAL, "contact_id, enrollment_id", logged=list(_LOGGED), **given)
-    refused = work.number("SELECT count(*) FROM tick_round WHERE verdict <> 'entered'")
-    work.count("refused", refused)
-    work.run("DELETE FROM tick_candidates WHERE candidate_id IN (SELECT candidate_id FROM tick_round)")
-    return entered
+    work.count("refused", considered - entered)
+    if considered < waiting:
+        work.run("DELETE FROM tick_candidates WHERE candidate_id IN (SELECT candidate_id FROM tick_round)")
+    return considered, entered
 
 
 def _whole(amount: float | None) -> int | None:

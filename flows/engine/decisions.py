@@ -21,9 +21,10 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
     numbers = [str(action.index) for action in actions]
     work.make("tick_actions", lambda: _actions(work, actions), *key, *numbers)
     given = {"workflow": plan.workflow, "version": plan.version}
-    work.run(_DECISIONS)
-    kinds = {row["outcome"]: row["n"] for row in work.rows(_KINDS)}
-    work.run(_JOURNAL, **given)
+    total = work.run(_DECISIONS)
+    kinds = {row["outcome"]: row["n"] for row in work.rows(_KINDS)} if actions else {}
+    if total:
+        work.run(_JOURNAL, **given)
     if kinds.get("decided"):
         work.run(_OUTBOX, **given)
     written = {action.kind for action in actions}
@@ -38,7 +39,6 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
         work.run(_SET_REMOVE)
         work.run(_SET)
     moved = work.run(_MOVE)
-    total = work.number("SELECT count(*) FROM tick_decisions")
     work.seq += total
     work.count("moved", moved)
     work.count("decided", kinds.get("decided", 0))
