@@ -78,7 +78,9 @@ def test_depth_is_bounded() -> None:
 
 
 def test_canonical_form_reads_back_and_ignores_layout() -> None:
-    one = parse_workflow(HEAD + "entry: {reentry: once, min_gap: 6h}\npolicy: {}\nsteps:\n- tag: x  # why\n", "w.yaml").workflow
+    one = parse_workflow(
+        HEAD + "entry: {reentry: once, min_gap: 6h}\npolicy: {}\nsteps:\n- tag: x  # why\n", "w.yaml"
+    ).workflow
     two = parse_workflow(
         "workflow: w\ntrigger:\n  event: signup\nversion: 1\nsteps: [{tag: x}]\nentry:\n  min_gap: 6h\n", "w.yaml"
     ).workflow
