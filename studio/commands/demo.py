@@ -29,7 +29,7 @@ def run(options: Options, *, folder: Path | None, contacts: int, days: int, hour
     """Run the demo and print what came of it.
 
     Returns:
-        The exit code: 1 when the audit found a difference.
+        The exit code: 1 when the audit found a difference, or a workflow was set aside.
     """
     console = Console(options)
     place = folder or FOLDER
@@ -53,7 +53,7 @@ def run(options: Options, *, folder: Path | None, contacts: int, days: int, hour
         demo.run(close)
     seconds = perf_counter() - started
     console.result(_data(demo, found[0], reports[0]), lambda out: _show(demo, found[0], reports[0], seconds, out))
-    return 1 if found[0].audit.differences else 0
+    return 1 if found[0].audit.differences or found[0].set_aside else 0
 
 
 def next_commands(demo: Demo) -> list[str]:
@@ -89,6 +89,8 @@ def _show(demo: Demo, found: Figures, report: Path, seconds: float, out: RichCon
             out.print(f"  {name:<{_NAME}}{number:>6,} [cyan]{bar:<30}[/]  {told}".rstrip())
     for line in closing_lines(found):
         out.print(line, markup=False)
+    for workflow, why in found.set_aside.items():
+        out.print(f"  ✗ {workflow} was set aside: {why}", markup=False, style="red")
     for difference in found.audit.differences[:_SHOWN]:
         out.print(f"  ✗ {difference}", markup=False, style="red")
     more = len(found.audit.differences) - _SHOWN

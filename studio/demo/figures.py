@@ -58,7 +58,7 @@ class Servers:
 
 @dataclass(frozen=True)
 class Figures:
-    """Everything that a demo measures."""
+    """Everything that a demo measures; `set_aside` are workflows that the engine had to leave out, and why."""
 
     ticks: int
     rows_landed: int
@@ -67,6 +67,7 @@ class Figures:
     totals: Totals
     servers: Servers
     audit: Audit
+    set_aside: dict[str, str] = field(default_factory=dict)
 
 
 def figures(demo: Demo, runner: Runner) -> Figures:
@@ -85,7 +86,8 @@ def figures(demo: Demo, runner: Runner) -> Figures:
     seen = demo.overview(runner)
     counts = demo.counts
     totals = _totals(seen, int(retries), len(demo.stage.arrivals))
-    return Figures(counts.ticks, counts.landed, counts.decided, tuple(found), totals, _servers(demo), checked)
+    return Figures(counts.ticks, counts.landed, counts.decided, tuple(found), totals, _servers(demo), checked,
+                   dict(counts.set_aside))  # fmt: skip
 
 
 def _totals(seen: Overview, retries: int, messages: int) -> Totals:
