@@ -52,11 +52,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class LayeredStage:
-    """One stage: its query and the indexes of the steps in it."""
+    """One stage: its query, the steps in it, and the columns it reads of the table before or of the frame."""
 
     name: str
     query: exp.Select
     nodes: tuple[FlowNode, ...]
+    reads: frozenset[str]
 
 
 class Layers:
@@ -103,7 +104,7 @@ class Layers:
             name = f"{STAGE}_{number}"
             needed = needed | columns_read(readers.get(name, ()))
             query, needed = self._stage(chunk, needed, f"{STAGE}_{number - 1}" if number else None)
-            found.append(LayeredStage(name, query, tuple(chunk)))
+            found.append(LayeredStage(name, query, tuple(chunk), frozenset(needed)))
         return tuple(reversed(found))
 
     def due(self, position: exp.Expr, until: exp.Expr) -> exp.Expr:
@@ -140,7 +141,7 @@ class Layers:
         ctes.append(("l0", exp.select(*_columns(handed - {*first}), *start).from_(f"{before or FRAME} AS f")))
         for name, cte in reversed(ctes):
             query = query.with_(name, as_=cte, materialized=False, copy=False)
-        return query, handed
+        return query, (handed - {*first}) | columns_read(start)
 
     def _layer(self, node: FlowNode) -> None:
         match node.step:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
@@ -19,7 +20,7 @@ from compiler.frames import Needs
 from compiler.functions import tag_column
 from compiler.graph import Flow, FlowNode, YamlPath, flow
 from compiler.lookup import frame, seconds, tick_at
-from compiler.plan import SCOPE, Action, Plan, Stage
+from compiler.plan import SCOPE, SCOPE_COLUMNS, Action, Plan, Stage
 from compiler.workflow import (
     ActionStep,
     AudienceTrigger,
@@ -134,11 +135,11 @@ class _Planner:
         entry = self.entry.entry(self.policy.default_timezone or "UTC")
         exits = self._exits()
         moves = self._moves(layers)
-        stages = self._stages(layers, moves)
+        stages, read = self._stages(layers, moves)
         return Plan(
             workflow=self.workflow.workflow, version=self.version, first_step=self.graph.nodes[0].id,
             priority=self.policy.priority or 0, entry=entry, rules=self.entry.rules(), exits=exits,
-            frame=self._frame(frame_needs, needs), stages=stages, moves=moves,
+            frame=self._frame(frame_needs, needs, read), stages=stages, moves=moves,
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
             events=frozenset(needs.events), lookback=self._lookback(), waits_by_zone=self._waits_by_zone(),
@@ -364,26 +365,31 @@ class _Planner:
         return sorted(written & set(needs.facts))
 
     def _step_times(self, needs: Needs) -> list[exp.Expr]:
-        return [_step_time(step) for step in sorted(needs.since_steps)]
+        return _step_times(needs.since_steps)
 
     def _tz(self) -> exp.Expr:
         default = exp.Literal.string(self.policy.default_timezone or "UTC")
         return exp.Coalesce(this=exp.column("tz", table="c"), expressions=[default])
 
-    def _frame(self, needs: Needs, everything: Needs) -> exp.Select:
+    def _frame(self, needs: Needs, everything: Needs, read: Collection[str]) -> exp.Select:
+        """The frame with the columns that its own lookups and facts, or the stages (`read`), make something of."""
+        trees = [lookup.aggregate() for lookup in needs.lookups.values()]
+        trees += [fact.tree for fact in needs.facts.values()]
+        read = {*read, *columns_read(trees), "enrollment_id", "contact_id", "entry_ref"}
         places = exp.values([(node.id, node.index) for node in self.graph.nodes], alias="g", columns=["step", "p0"])
-        columns = [exp.column(f"c_{name}", table="c", quoted=True) for name in sorted(everything.contact_columns)]
-        messages = [exp.column(name, table="c") for name in MESSAGE_COLUMNS]
+        contact = [*(f"c_{name}" for name in sorted(everything.contact_columns)), *MESSAGE_COLUMNS]
+        columns = [exp.column(name, table="s") for name in SCOPE_COLUMNS if name in read]
+        columns += [exp.column(name, table="c", quoted=True) for name in contact if name in read]
         base = exp.select(
-            "s.*", *columns, *messages, self._tz().as_("tz"), exp.column("p0", table="g"),
-            *(_step_time(step) for step in sorted(self._tracked())),
+            *columns, self._tz().as_("tz"), exp.column("p0", table="g"), *_step_times(self._tracked())
         ).from_(f"{SCOPE} AS s")  # fmt: skip
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
         base = base.join(places, on="g.step = s.position", join_type="left")
         return frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
                             trigger=self._by_event())  # fmt: skip
 
-    def _stages(self, layers: Layers, moves: exp.Select) -> tuple[Stage, ...]:
+    def _stages(self, layers: Layers, moves: exp.Select) -> tuple[tuple[Stage, ...], frozenset[str]]:
+        """The stages, and what the first one reads of the frame."""
         require = self.compiled.require.get("email")
         consent = require.tree if require is not None else None
         texts = self._texts()
@@ -396,9 +402,9 @@ class _Planner:
                 actions.setdefault(stage, []).append(made)
         readers: dict[str, list[exp.Expr]] = {name: [action.rows for action in made] for name, made in actions.items()}
         readers.setdefault(layers.last_stage, []).append(moves)
-        return tuple(
-            Stage(stage.name, stage.query, tuple(actions.get(stage.name, ()))) for stage in layers.stages(readers)
-        )
+        layered = layers.stages(readers)
+        stages = (Stage(stage.name, stage.query, tuple(actions.get(stage.name, ()))) for stage in layered)
+        return tuple(stages), layered[0].reads
 
     def _moves(self, layers: Layers) -> exp.Select:
         p, moment = exp.column("p", table="f"), exp.column("l", table="f")
@@ -446,10 +452,17 @@ class _Planner:
         return found
 
 
-def _step_time(step: str) -> exp.Expr:
-    path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=step)])
-    value = exp.Paren(this=exp.JSONExtractScalar(this=exp.column("steps", table="s"), expression=path))
-    return exp.TryCast(this=value, to=exp.DataType.build("timestamp")).as_(f"s_{step}", quoted=True)
+def _step_times(steps: Collection[str]) -> list[exp.Expr]:
+    """The times of steps as columns `s_<id>`; the JSON text is parsed once for all of them."""
+    shape = json.dumps(dict.fromkeys(sorted(steps), "TIMESTAMP"))
+    kept = exp.column("steps", table="s")
+    times = exp.Anonymous(this="json_transform", expressions=[kept, exp.Literal.string(shape)])
+    return [
+        exp.Anonymous(this="struct_extract", expressions=[times.copy(), exp.Literal.string(step)]).as_(
+            f"s_{step}", quoted=True
+        )
+        for step in sorted(steps)
+    ]
 
 
 def _leaves(value: object, path: YamlPath) -> Iterator[tuple[str, YamlPath, object]]:

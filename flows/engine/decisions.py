@@ -54,15 +54,15 @@ def _actions(work: Work, actions: Sequence[Action]) -> exp.Expr:
     joined: exp.Select | exp.Union = selects[0]
     for select in selects[1:]:
         joined = exp.union(joined, select, distinct=False, copy=False)
-    return joined
+    enrollment = exp.cast(exp.column("enrollment_id", table="u"), "text")
+    action_id = identity_tree([enrollment, exp.column("step", table="u"), FIRST_VISIT])
+    return exp.select("u.*", action_id.as_("action_id")).from_(joined.subquery("u"))
 
 
 def _action(work: Work, action: Action) -> exp.Select:
-    enrollment = exp.cast(exp.column("enrollment_id", table="r"), "text")
     template = work.deployment.templates.get(action.template) if action.template else None
     return exp.select(
         "r.*",
-        identity_tree([enrollment, action.step, FIRST_VISIT]).as_("action_id"),
         _text(action.destination).as_("destination"),
         _text(template).as_("template_hash"),
         exp.convert(action.transactional).as_("transactional"),

@@ -206,16 +206,14 @@ class DuckDBWarehouse(Warehouse):
         self.load(("temp", "iana_zones"), _zones(connection))
 
 
-# The wall clock with the offset of the day before, unless it shows another time there: then with that of the day after.
-# So a time that occurs twice is its first occurrence, and one that is skipped moves forward by the gap (RFC 5545).
+# The wall clock with the offset of the day before, if that shows this time there; else what the zone itself says. So a
+# time that occurs twice is its first occurrence, and one that is skipped moves forward by the gap (RFC 5545).
 _UTC_INSTANT = """
 CREATE TEMP MACRO utc_instant(wall, zone) AS CASE
     WHEN ((wall - (((wall - INTERVAL 1 DAY) AT TIME ZONE 'UTC' AT TIME ZONE zone) - (wall - INTERVAL 1 DAY)))
-            AT TIME ZONE 'UTC' AT TIME ZONE zone) <> wall
-        AND ((wall - (((wall + INTERVAL 1 DAY) AT TIME ZONE 'UTC' AT TIME ZONE zone) - (wall + INTERVAL 1 DAY)))
-            AT TIME ZONE 'UTC' AT TIME ZONE zone) = wall
-    THEN wall - (((wall + INTERVAL 1 DAY) AT TIME ZONE 'UTC' AT TIME ZONE zone) - (wall + INTERVAL 1 DAY))
-    ELSE wall - (((wall - INTERVAL 1 DAY) AT TIME ZONE 'UTC' AT TIME ZONE zone) - (wall - INTERVAL 1 DAY))
+        AT TIME ZONE 'UTC' AT TIME ZONE zone) = wall
+    THEN wall - (((wall - INTERVAL 1 DAY) AT TIME ZONE 'UTC' AT TIME ZONE zone) - (wall - INTERVAL 1 DAY))
+    ELSE wall AT TIME ZONE zone AT TIME ZONE 'UTC'
 END
 """
 

@@ -94,13 +94,19 @@ WHERE
 create or replace temp table tick_frame as
 WITH base AS (
   SELECT
-    s.*,
+    s.enrollment_id,
+    s.contact_id,
+    s.key,
+    s.entry_ref,
+    s.entry_at,
+    s.position,
+    s.logical_at,
+    s.due_at,
+    s.steps,
     "c"."c_given_name",
-    c.m_email,
-    c.m_phone,
-    c.m_bounced,
-    c.m_unsubscribed,
-    c.m_groups,
+    "c"."m_email",
+    "c"."m_bounced",
+    "c"."m_unsubscribed",
     COALESCE(c.tz, 'UTC') AS tz,
     g.p0
   FROM tick_scope AS s
