@@ -59,7 +59,7 @@ def tick(console: Console, size: data.Size, runs: int) -> bool:
     with DuckDBWarehouse(base, read_only=True) as warehouse:
         rows = data.sizes(warehouse)
     console.print(f"data: {', '.join(f'{n:,} {what}' for what, n in rows.items())}; {_mb(base.stat().st_size)} file, "
-                  f"made in {time.perf_counter() - started:.0f} s (kept in {folder})")  # fmt: skip
+                  f"ready after {time.perf_counter() - started:.0f} s (kept in {folder})")  # fmt: skip
     mine, theirs = folder / "engine.duckdb", folder / "hand.duckdb"
     with Side("engine", base, mine) as engine, Side("hand", base, theirs) as hand:
         first = engine.run()
