@@ -48,19 +48,22 @@ def stage(warehouse: Warehouse, name: str, data: pa.Table) -> None:
 
     Columns are text, bigint, boolean or timestamp; a text column `action_id` becomes a UUID.
     """
-    kinds = {pa.string(): "text", pa.int64(): "bigint", pa.bool_(): "boolean", pa.timestamp("us"): "timestamp"}
-    columns = [
-        exp.ColumnDef(
-            this=exp.to_identifier(field.name),
-            kind=exp.DataType.build("uuid" if field.name == "action_id" else kinds[field.type]),
-        )
-        for field in data.schema
-    ]
-    warehouse.execute(exp.Create(
-        this=exp.Schema(this=exp.to_table(name), expressions=columns), kind="TABLE", replace=True,
-        properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
-    ))  # fmt: skip
+    columns = tuple((field.name, "uuid" if field.name == "action_id" else _KINDS[field.type]) for field in data.schema)
+    warehouse.execute(_creation(type(warehouse).dialect, name, columns))
     warehouse.load(("temp", name), data)
+
+
+_KINDS = {pa.string(): "text", pa.int64(): "bigint", pa.bool_(): "boolean", pa.timestamp("us"): "timestamp"}
+
+
+@lru_cache(maxsize=100)
+def _creation(dialect: str, name: str, columns: tuple[tuple[str, str], ...]) -> str:
+    """The statement that makes a temporary table."""
+    defined = [exp.ColumnDef(this=exp.to_identifier(n), kind=exp.DataType.build(kind)) for n, kind in columns]
+    return exp.Create(
+        this=exp.Schema(this=exp.to_table(name), expressions=defined), kind="TABLE", replace=True,
+        properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
+    ).sql(dialect=dialect)  # fmt: skip
 
 
 @lru_cache(maxsize=1000)

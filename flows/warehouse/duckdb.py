@@ -101,11 +101,7 @@ class DuckDBWarehouse(Warehouse):
 
     def load(self, place: Place, data: pa.Table, *, columns: Sequence[str] | None = None) -> int:
         """See `Warehouse.load`."""
-        names = list(columns if columns is not None else data.column_names)
-        insert = exp.Insert(
-            this=exp.Schema(this=table(place), expressions=[exp.to_identifier(name, quoted=True) for name in names]),
-            expression=exp.select(*(exp.column(name, quoted=True) for name in names)).from_("arriving"),
-        )
+        insert = _insertion(place, tuple(columns if columns is not None else data.column_names))
         connection = self._open_connection()
         connection.register("arriving", data)
         try:
@@ -204,6 +200,15 @@ class DuckDBWarehouse(Warehouse):
         connection = self._open_connection()
         connection.execute("CREATE TEMP TABLE iana_zones (name VARCHAR)")
         self.load(("temp", "iana_zones"), _zones(connection))
+
+
+@lru_cache(maxsize=200)
+def _insertion(place: Place, names: tuple[str, ...]) -> str:
+    """The statement that appends the registered rows `arriving`."""
+    return exp.Insert(
+        this=exp.Schema(this=table(place), expressions=[exp.to_identifier(name, quoted=True) for name in names]),
+        expression=exp.select(*(exp.column(name, quoted=True) for name in names)).from_("arriving"),
+    ).sql(dialect="duckdb")
 
 
 # The wall clock with the offset of the day before, if that shows this time there; else what the zone itself says. So a
