@@ -23,6 +23,8 @@ DEFAULT_WAIT = timedelta(seconds=60)
 """How long to wait for somebody else who holds the warehouse file."""
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
+_SIGNING_TRIES = 25
+_SIGNING_PAUSE = 0.02
 _SAY_AFTER = 1.0
 
 
@@ -102,14 +104,24 @@ class SidecarLock:
 
     def holder(self) -> str:
         """Who holds the lock, for a message: process id, command and since when."""
-        try:
-            signature = json.loads(self.path.read_text(encoding="utf-8"))
-            since = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
-        except (OSError, ValueError):
-            return self._last_seen  # between two holders nobody has signed
+        signature = self._signature()
+        if signature is None:
+            return self._last_seen
+        since = datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
         who = f"{signature['pid']} ({signature['command']})"
         self._last_seen = f"held by process {who} since {since:%Y-%m-%d %H:%M:%S} UTC"
         return self._last_seen
+
+    def _signature(self) -> dict[str, str] | None:
+        """What the holder wrote; between taking the lock and writing lies a moment, which is waited for."""
+        for _ in range(_SIGNING_TRIES):
+            try:
+                found: dict[str, str] = json.loads(self.path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                time.sleep(_SIGNING_PAUSE)
+            else:
+                return found
+        return None
 
     def _open(self) -> int:
         try:

@@ -57,7 +57,8 @@ def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
 
 def test_every_model_and_test_passes(built: Path) -> None:
     results = json.loads((built / "target" / "run_results.json").read_text())["results"]
-    assert {result["status"] for result in results} == {"success", "pass"}
+    built_or_tested = [result for result in results if not result["unique_id"].startswith("exposure.")]
+    assert {result["status"] for result in built_or_tested} == {"success", "pass"}
     assert sum(result["unique_id"].startswith("test.") for result in results) >= 70
 
 

@@ -12,7 +12,7 @@ contact: {model: ref('people'), id: person_id, email: mail, fields: {stage: text
 events: {model: ref('happenings'), id: id, contact: person_id, name: name, at: happened_at, loaded_at: event_time}
 scores:
   churn: {model: ref('churn'), contact: person_id, value: p}
-  interest: {points: 0}
+  warmth: {model: ref('churn'), contact: person_id, value: p}
 policy: {default_timezone: Europe/Berlin, require: {email: mail_ok}}
 destinations:
   mail: {type: smtp, host: "{{ env_var('MAIL_HOST', 'localhost') }}", notify_to: {sales: sales@shop.example}}

@@ -95,11 +95,11 @@ def test_a_target_that_cannot_be_used_is_an_error(folder: Path, target: str, cod
     ("old", "new", "line", "says"),
     [
         ("id: person_id, email", "idd: person_id, email", 2, "unknown key 'idd' in contact"),
-        ("{points: 0}", "{point: 0}", 6, "unknown key 'point' in scores.interest"),
+        ("warmth: {model:", "warmth: {modell:", 6, "unknown key 'modell' in scores.warmth"),
         ("deliver: live", "deliver: real", 12, "deliver"),
         ("{mail: {host: mail.shop.example}}", "{mail: 1}", 12, "destinations.mail"),
         ("ref('people')", "people", 2, "a relation is ref"),
-        ("{model: ref('churn'), ", "{points: 1, model: ref('churn'), ", 5, "exactly one of model, points"),
+        ("churn: {model: ", "churn: {points: 1, model: ", 5, "exactly one of model, points"),
     ],
 )
 def test_mistakes_in_penstock_yaml_are_named_with_their_place(
@@ -121,7 +121,7 @@ def test_columns_come_from_the_schema_files_before_anything_was_built(folder: Pa
     assert catalog.events.loaded_at == "happened_at"
     assert catalog.relations["shop.carts"].place == ("landing", "raw_carts")
     assert catalog.relations["late"].columns == {}
-    assert (set(catalog.scores), catalog.scores["churn"].scored_at) == ({"churn"}, None)
+    assert (set(catalog.scores), catalog.scores["churn"].scored_at) == ({"churn", "warmth"}, None)
     assert catalog.destinations["mail"].targets == frozenset({"sales"})
     assert catalog.workflows == {"greet"}
     assert catalog.templates["hello"].contact == {"person_id"}
@@ -149,7 +149,7 @@ def test_what_dbt_built_wins_over_schema_files_and_the_warehouse_over_both(folde
 
 def test_a_mapping_that_names_what_does_not_exist_is_refused_at_its_place(folder: Path) -> None:
     text = PENSTOCK.replace("email: mail", "email: mial").replace("type: smtp", "type: smpt")
-    (folder / "penstock.yaml").write_text(text.replace("ref('churn')", "ref('chrun')"))
+    (folder / "penstock.yaml").write_text(text.replace("ref('churn')", "ref('chrun')", 1))
     with pytest.raises(DefinitionError) as caught:
         load_project(folder).catalog()
     found = {(problem.line, problem.message): problem.hint for problem in caught.value.problems}
@@ -173,3 +173,17 @@ def test_problems_of_definition_files_are_collected_and_good_files_stay(folder: 
     definitions = load_project(folder).definitions
     assert (set(definitions.workflows), set(definitions.templates)) == ({"greet"}, {"hello"})
     assert {problem.file for problem in definitions.problems} == {"workflows/bad.yaml", "templates/bad.txt"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("policy: {", "policy: {quiet_hours: {from: '21:00', to: '08:00'}, ", "policy.quiet_hours"),
+        ("warmth: {model: ref('churn'), contact: person_id, value: p}", "warmth: {points: 0}", "scores.warmth.points"),
+    ],
+)
+def test_what_is_not_executed_yet_is_refused_and_not_ignored(folder: Path, old: str, new: str, key: str) -> None:
+    assert old in PENSTOCK
+    (folder / "penstock.yaml").write_text(PENSTOCK.replace(old, new))
+    (problem,) = load_project(folder).definitions.problems
+    assert (problem.code, problem.message) == ("E900", f"'{key}' is not executed by this version")
