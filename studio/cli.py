@@ -214,7 +214,7 @@ def demo(
     ] = None,
     contacts: Annotated[int, typer.Option(min=50, help="Contacts of the shop.")] = 5000,
     days: Annotated[int, typer.Option(min=1, max=45, help="Simulated days.")] = 45,
-    every: Annotated[int, typer.Option(min=1, max=24, help="Hours between two ticks.")] = 4,
+    every: Annotated[int, typer.Option(min=1, max=24, help="Hours between two ticks.")] = 12,
     seed: Annotated[int, typer.Option(help="The source of chance: the same seed gives the same numbers.")] = 20260301,
 ) -> None:
     """Run the whole job on a shop of its own: 45 days in a minute, against built-in servers."""

@@ -42,7 +42,7 @@ class Scale:
 
     contacts: int = shop.CONTACTS
     days: int = shop.HORIZON_DAYS
-    every: timedelta = timedelta(hours=4)
+    every: timedelta = timedelta(hours=12)
     seed: int = shop.SEED
 
     @property
