@@ -10,14 +10,13 @@ import base64
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.header import decode_header, make_header
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from unittest.mock import patch
 
 from studio.demo.customers import CART_TEMPLATES, Customers, Message, draw
 from studio.demo.fake_crm import CrmFault, CrmRequest, FakeCrm
@@ -100,7 +99,7 @@ class Stage:
     def __enter__(self) -> Self:
         for server in (self.mail, self.crm, self.hooks):
             self._stack.enter_context(server)
-        self._stack.enter_context(patch.dict(os.environ, self._secrets))
+        self._stack.enter_context(_environment(self._secrets))
         return self
 
     def __exit__(
@@ -190,6 +189,21 @@ class _RecordingCrm(FakeCrm):
         reply, fault = super().answer(request)
         self._answered(request, reply.status, fault)
         return reply, fault
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for a while; afterwards they are as they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _subject(head: bytes) -> str:
