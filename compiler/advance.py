@@ -268,16 +268,6 @@ class Layers:
         return {name: value(_column(name))} if name in self._kept else {}
 
 
-def recorded_columns(node: FlowNode, parts: StepParts) -> tuple[str, ...]:
-    """What a stage records of an action: `a<n>` its due time, `k<n>` its `if`, `v<n>_<i>` its values."""
-    if not isinstance(node.step, ActionStep):
-        return ()
-    found = [f"a{node.index}"]
-    if parts.test is not None:
-        found.append(f"k{node.index}")
-    return (*found, *(f"v{node.index}_{number}" for number in range(len(parts.values))))
-
-
 def columns_read(trees: Iterable[exp.Expr]) -> set[str]:
     """The columns of `f` in trees."""
     return {column.name for tree in trees for column in tree.find_all(exp.Column) if column.table == "f"}

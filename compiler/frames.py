@@ -335,15 +335,6 @@ def _active_suppressions(schema: str, who: str) -> exp.Select:
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------- model rows
-
-
-def model_rows(relation: Relation) -> exp.Select:
-    """All rows of a model with the row as JSON column `entry`."""
-    named = [(name, utc(relation, name, "m")) for name in relation.columns]
-    return exp.select(_merged_json(named, None).as_("entry")).from_(relation_table(relation, "m"))
-
-
 # ---------------------------------------------------------------- frames
 
 

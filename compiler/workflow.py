@@ -577,8 +577,3 @@ def walk(steps: tuple[BaseStep, ...], prefix: str = "") -> Iterator[tuple[str, B
         yield step.id or f"{step_kind(step)}_{derived}", step
         for name, arm in arms(step):
             yield from walk(arm, f"{derived}_{name}_")
-
-
-def derived_id(step: BaseStep, position: str) -> str:
-    """The id a step has when its file gives none: kind and position."""
-    return step.id or f"{step_kind(step)}_{position}"

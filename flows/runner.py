@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from compiler.catalog import Catalog
@@ -221,19 +220,6 @@ def run_tick(project: Project, clock: Clock | None = None) -> TickReport:
 def run_delivery(project: Project, clock: Clock | None = None) -> DeliveryReport:
     """One delivery pass of a target."""
     return Runner(project, clock or SystemClock()).deliver()
-
-
-def outbox_folder(project: Project) -> Path:
-    """Where the messages of `deliver: outbox` are written."""
-    return project.local / "outbox"
-
-
-def counts_line(report: TickReport, delivery: DeliveryReport | None) -> Mapping[str, Any]:
-    """The figures of one tick and its delivery, for the terminal and for JSON."""
-    counts = dict(report.counts)
-    sent = dict(delivery.counts) if delivery is not None else {}
-    return {"tick": report.tick, "tick_at": report.tick_at.isoformat(), **counts, "delivered": sent,
-            "set_aside": report.set_aside}  # fmt: skip
 
 
 _PUBLISHED = """
