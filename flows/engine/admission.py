@@ -217,7 +217,7 @@ _ENTER = """
 """
 _CONSUME = """
     INSERT INTO candidates
-    SELECT r.candidate_id, $workflow, r.contact_id, r.key, r.entry_ref, r.candidate_at, r.verdict, $tick
+    SELECT r.candidate_id, $workflow, r.contact_id, r.key, r.entry_ref, r.candidate_at, r.verdict, $tick, NULL
     FROM tick_round AS r
 """
 _ROUND_JOURNAL = """

@@ -54,6 +54,11 @@ def create_table(schema: str, definition: StateTable) -> exp.Create:
     return exp.Create(this=exp.Schema(this=table((schema, definition.name)), expressions=columns), kind="TABLE")
 
 
+def add_column(schema: str, name: str, column: Column) -> exp.Alter:
+    """ALTER TABLE ADD COLUMN; the new column is NULL in the rows that are there."""
+    return exp.Alter(this=table((schema, name)), kind="TABLE", actions=[_column(column)])
+
+
 def create_union_view(schema: str, name: str, tables: Iterable[StateTable]) -> exp.Create:
     """CREATE VIEW over the rows of several tables with the same columns."""
     selects = [

@@ -11,7 +11,7 @@ from uuid import uuid4
 from sqlglot import exp
 
 from compiler.errors import StateError
-from flows.journal.migrations import m0001_state_tables
+from flows.journal.migrations import m0001_state_tables, m0002_whole_language
 from flows.journal.tables import StateTables
 from flows.warehouse.base import Warehouse
 
@@ -25,7 +25,10 @@ class Migration:
     up: Callable[[str], Iterable[exp.Expr]]
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "state_tables", m0001_state_tables.up),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "state_tables", m0001_state_tables.up),
+    Migration(2, "whole_language", m0002_whole_language.up),
+)
 
 SCHEMA_VERSION = MIGRATIONS[-1].number
 """The schema version that this Penstock reads and writes."""
