@@ -106,6 +106,8 @@ class Plan:
         refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for; None if none is.
         contact_columns, properties, events: what the tick's shared tables must carry for this plan.
         waits_by_zone: some step waits in calendar days on the contact's wall clock.
+        ordered: its steps read what other enrollments of the contact may write in the same tick, so a contact's
+            enrollments advance one after another.
         reads_entry: some condition, value or text of its steps or exits reads the entry's row.
         lookback: seconds before T that it reads events, besides those since each entry; None for all history.
     """
@@ -128,6 +130,7 @@ class Plan:
     events: frozenset[str]
     lookback: float | None = None
     waits_by_zone: bool = False
+    ordered: bool = False
     reads_entry: bool = True
     conditions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0

@@ -143,6 +143,7 @@ class _Planner:
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
             events=frozenset(needs.events), lookback=self._lookback(), waits_by_zone=self._waits_by_zone(),
+            ordered=bool(frame_needs.facts),
             reads_entry=self._reads_entry(needs),
             conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
         )  # fmt: skip

@@ -25,6 +25,7 @@ from flows.engine.clock import Clock
 from flows.engine.crash import crash_point
 from flows.engine.decisions import record
 from flows.engine.deployment import BEGINNING, Deployment
+from flows.engine.turns import take_turns
 from flows.engine.work import Texts, Work
 from flows.journal.migrations import read_meta
 from flows.journal.tables import StateTables
@@ -190,9 +191,14 @@ class _Tick:
                 )
                 if admitting.exits is not None:
                     self._guarded(deployed.name, lambda p=admitting: self._exits(p, _ENTERED))
-        for plan in plans:
-            if self._due_or_woken(plan, due):
-                self._guarded(plan.workflow, lambda p=plan: self._advance(p))
+        moving = [plan for plan in plans if self._due_or_woken(plan, due)]
+        later = take_turns(work, moving, self.rezoned)
+        for plan in moving:
+            self._guarded(plan.workflow, lambda p=plan: self._advance(p, 1 if later else None))
+        for turn in sorted(later):
+            for plan in moving:
+                if (plan.workflow, plan.version) in later[turn]:
+                    self._guarded(plan.workflow, lambda p=plan, t=turn: self._advance(p, t))
 
     def _guarded(self, workflow: str, step: Any) -> Any:
         try:
@@ -244,10 +250,10 @@ class _Tick:
 
     # ------------------------------------------------------------ one plan
 
-    def _scope(self, plan: Plan, which: str, *, every: bool) -> int:
+    def _scope(self, plan: Plan, which: str, *, every: bool, turn: int | None = None) -> int:
         return self.work.run(
             which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=every,
-            reads_entry=plan.reads_entry,
+            reads_entry=plan.reads_entry, turn=turn,
         )  # fmt: skip
 
     def _exits(self, plan: Plan, which: str) -> None:
@@ -260,9 +266,11 @@ class _Tick:
         work.run(_EXIT)
         work.count("exits", left)
 
-    def _advance(self, plan: Plan) -> None:
+    def _advance(self, plan: Plan, turn: int | None) -> None:
+        """Advance the enrollments of a plan: all of them, or those whose turn it is."""
         work = self.work
-        due = self._scope(plan, _STANDING, every=(plan.workflow, plan.version) in self.rezoned)
+        which = _STANDING if turn is None else _IN_TURN
+        due = self._scope(plan, which, every=(plan.workflow, plan.version) in self.rezoned, turn=turn)
         if not due:
             return
         work.count("due", due)
@@ -361,6 +369,10 @@ _WOKEN = """
 _ACTIVE = _SCOPE_COLUMNS + " AND ($every OR " + _WOKEN + ")"
 # Side by side with those at the same step: most layers then leave whole vectors of rows as they are.
 _STANDING = _ACTIVE + " ORDER BY n.position"
+_IN_TURN = (
+    _ACTIVE + " AND coalesce((SELECT l.turn FROM tick_later AS l WHERE l.enrollment_id = n.enrollment_id), 1) = $turn "
+    "ORDER BY n.position"
+)
 _ENTERED = _SCOPE_COLUMNS + " AND n.entered_tick = $tick"
 _CONCERNED = """
     CREATE OR REPLACE TEMP TABLE tick_concerned AS
