@@ -18,10 +18,12 @@ from compiler.lookup import frame, seconds, tick_at
 from compiler.plan import Action, Kind
 from compiler.workflow import (
     ActionStep,
+    CampaignStep,
     CrmStep,
     EmailStep,
     MessageStep,
     NotifyStep,
+    ScoreStep,
     SetStep,
     TagStep,
     TaskStep,
@@ -29,7 +31,7 @@ from compiler.workflow import (
     WebhookStep,
 )
 
-INTERNAL = frozenset({"tag", "untag", "set"})
+INTERNAL = frozenset({"tag", "untag", "set", "score", "campaign"})
 ROLES: dict[str, Role] = {"email": "email", "notify": "notify", "task": "task", "crm": "crm", "webhook": "webhook"}
 SIMULATED = "simulated"
 """The destination of every action in a simulation, whose case names no destinations."""
@@ -55,6 +57,10 @@ def what(step: ActionStep) -> str:
             return step.untag
         case SetStep():
             return ",".join(step.set)
+        case ScoreStep():
+            return ",".join(step.score)
+        case CampaignStep():
+            return step.campaign.name
         case TaskStep():
             return step.task.title
         case NotifyStep():
@@ -256,8 +262,15 @@ def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -
     if isinstance(step, TagStep | UntagStep):
         return exp.cast(exp.null(), "json")
     values = [(key, exp.column(f"v{node.index}_{i}", table="f")) for i, key in enumerate(parts.values)]
-    if isinstance(step, SetStep):
-        return _object((key, exp.cast(value, "text")) for key, value in values)
+    match step:
+        case SetStep():
+            return _object((key, exp.cast(value, "text")) for key, value in values)
+        case ScoreStep():
+            return _object((key, exp.cast(value, "double")) for key, value in values)
+        case CampaignStep():
+            return _object([("member", exp.convert(step.campaign.add is not None))])
+        case _:
+            pass
     members: list[tuple[str, exp.Expr]] = [
         ("contact", _object((name, frame(f"c_{name}")) for name in sorted(texts.contact))),
         ("address", frame("m_email")),

@@ -8,20 +8,30 @@ there, because time zone arithmetic is dear. Long workflows are cut into stages,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
 
 from compiler.calendar import after, elapsed_more_than
 from compiler.condition import Condition
-from compiler.functions import tag_column
+from compiler.functions import campaign_column, points_column, tag_column
 from compiler.graph import Flow, FlowNode
 from compiler.lookup import first_between, frame, seconds, tick_at
 from compiler.plan import FRAME, STAGE
-from compiler.workflow import ActionStep, SetStep, TagStep, UntagStep, WaitForStep, WaitStep
+from compiler.workflow import (
+    ActionStep,
+    CampaignStep,
+    ScoreStep,
+    SetStep,
+    TagStep,
+    UntagStep,
+    WaitForStep,
+    WaitStep,
+)
 
 STEPS_PER_STAGE = 100
+_WRITING = TagStep | UntagStep | SetStep | ScoreStep | CampaignStep
 _NEVER = exp.cast(exp.null(), "timestamp")
 _P, _L, _U = (exp.column(name, table="f", quoted=True) for name in "plu")
 
@@ -150,7 +160,7 @@ class Layers:
             case WaitForStep():
                 self._wait_for(node, node.step)
             case ActionStep():
-                if self._leaving and not isinstance(node.step, TagStep | UntagStep | SetStep):
+                if self._leaving and not isinstance(node.step, _WRITING):
                     self._leave(node)
                 self._action(node, node.step)
             case _ if "then" in node.successors:
@@ -242,18 +252,9 @@ class Layers:
             done = exp.and_(done, exp.Not(this=exp.paren(too_late)))
         for number, value in enumerate(parts.values.values()):
             columns[f"v{node.index}_{number}"] = exp.Case(ifs=[exp.If(this=here, true=value.tree.copy())])
-        match step:
-            case TagStep() if tag_column(step.tag) in self._kept:
-                columns[tag_column(step.tag)] = _when(done, exp.true(), _column(tag_column(step.tag)))
-            case UntagStep() if tag_column(step.untag) in self._kept:
-                columns[tag_column(step.untag)] = _when(done, exp.false(), _column(tag_column(step.untag)))
-            case SetStep():
-                for name in parts.values:
-                    if f"x_{name}" in self._kept:
-                        written = exp.cast(parts.values[name].tree.copy(), "text")
-                        columns[f"x_{name}"] = _when(done, written, _column(f"x_{name}"))
-            case _:
-                pass
+        for name, written in _written(step, parts):
+            if name in self._kept:
+                columns[name] = _when(done, written, _column(name))
         self._add(node, columns)
 
     def _leave(self, node: FlowNode) -> None:
@@ -266,6 +267,26 @@ class Layers:
     def _track(self, node: FlowNode, value: Callable[[exp.Expr], exp.Expr]) -> dict[str, exp.Expr]:
         name = f"s_{node.id}"
         return {name: value(_column(name))} if name in self._kept else {}
+
+
+def _written(step: ActionStep, parts: StepParts) -> Iterator[tuple[str, exp.Expr]]:
+    """The kept columns that a step writes, with their new values."""
+    match step:
+        case TagStep():
+            yield tag_column(step.tag), exp.true()
+        case UntagStep():
+            yield tag_column(step.untag), exp.false()
+        case CampaignStep():
+            yield campaign_column(step.campaign.name), exp.convert(step.campaign.add is not None)
+        case SetStep():
+            for name, value in parts.values.items():
+                yield f"x_{name}", exp.cast(value.tree.copy(), "text")
+        case ScoreStep():
+            for name, value in parts.values.items():
+                added = exp.Coalesce(this=exp.cast(value.tree.copy(), "double"), expressions=[exp.Literal.number(0)])
+                yield points_column(name), exp.Add(this=_column(points_column(name)), expression=added)
+        case _:
+            return
 
 
 def columns_read(trees: Iterable[exp.Expr]) -> set[str]:

@@ -130,7 +130,7 @@ class Catalog:
     """Everything a definition may name.
 
     `open_names`: simulations stand alone, so templates, destinations, notify targets, fields and event properties
-    that the case does not list exist there anyway.
+    that the case does not list exist there anyway. `points`: score that workflows add to -> its start value.
     """
 
     contact: ContactModel
@@ -144,6 +144,7 @@ class Catalog:
     dialect: str = "duckdb"
     state_schema: str = "penstock"
     open_names: bool = False
+    points: Mapping[str, float] = field(default_factory=dict)
 
     def property_type(self, event_names: tuple[str, ...], name: str) -> DataType | None:
         """The declared type of an event property; None when no named event declares it, or two differ."""

@@ -83,6 +83,7 @@ class Condition:
         since_steps: steps whose logical time is needed as frame column `s_<id>`.
         fields: contact fields that Penstock owns and the condition reads.
         tags: tags the condition reads.
+        kept: frame columns it reads of points and campaigns, which steps write.
         clock: whether the value can change by time alone.
         state: whether it can change without an event arriving (contact columns, tags, sub-selects, scores …).
         relations: models read by sub-selects.
@@ -100,11 +101,17 @@ class Condition:
     since_steps: frozenset[str] = frozenset()
     fields: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
+    kept: frozenset[str] = frozenset()
     clock: bool = False
     state: bool = False
     relations: frozenset[str] = frozenset()
     subquery: bool = False
     zone: bool = False
+
+    @property
+    def written(self) -> bool:
+        """Whether it reads what steps write: tags, fields, points, campaigns."""
+        return bool(self.tags or self.fields or self.kept)
 
 
 def compile_condition(text: str, scope: Scope) -> Condition:
@@ -216,8 +223,9 @@ class _Lowering:
             text=text, tree=typed.tree, type=typed.type, lookups=dict(calls.lookups), facts=dict(calls.facts),
             contact_columns=frozenset(calls.contact_columns), properties=dict(calls.properties),
             events=frozenset(calls.events), since_steps=frozenset(calls.since_steps), fields=frozenset(calls.fields),
-            tags=frozenset(calls.tags), clock=calls.clock, state=calls.state or self.subquery,
-            relations=frozenset(self.relations), subquery=self.subquery, zone=calls.zone,
+            tags=frozenset(calls.tags), kept=frozenset(calls.kept), clock=calls.clock,
+            state=calls.state or self.subquery, relations=frozenset(self.relations), subquery=self.subquery,
+            zone=calls.zone,
         )  # fmt: skip
 
     def _nested(self, text: str) -> Condition:

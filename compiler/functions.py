@@ -26,7 +26,6 @@ FUNCTIONS = EVENT_FUNCTIONS | frozenset(MESSAGE_EVENTS) | frozenset({
     "failed", "has_tag", "in_campaign", "in_workflow", "was_in_workflow", "in_audience", "position_in", "score",
     "local_hour", "local_dow", "local_date", "bucket", "now",
 })  # fmt: skip
-_LATER = {"in_campaign": "campaigns are not executed by this version"}
 _FIRST_VISIT = "1"
 
 
@@ -55,6 +54,7 @@ class Calls:
         self.since_steps: set[str] = set()
         self.fields: set[str] = set()
         self.tags: set[str] = set()
+        self.kept: set[str] = set()
         self.clock = False
         self.state = False
         self.zone = False
@@ -69,8 +69,6 @@ class Calls:
             ConditionError: E207 for wrong arguments, E203 for unknown names.
         """
         name = str(node.this).lower()
-        if name in _LATER:
-            raise refuse(node, f"{name}() cannot be used: {_LATER[name]}", code="E900")
         if name == "now":
             self.clock = True
             return Typed(tick_at(), "timestamp")
@@ -367,6 +365,7 @@ class Calls:
         self.since_steps.update(inner.since_steps)
         self.fields.update(inner.fields)
         self.tags.update(inner.tags)
+        self.kept.update(inner.kept)
         self.clock, self.state, self.zone = (
             self.clock or inner.clock, self.state or inner.state, self.zone or inner.zone
         )  # fmt: skip
@@ -416,9 +415,32 @@ class Calls:
 
     def _score(self, node: exp.Anonymous) -> Typed:
         name, scores = self._text(node), self.scope.catalog.scores
+        start = self.scope.catalog.points.get(name)
+        if start is None and name not in scores:
+            known = {*scores, *self.scope.catalog.points}
+            raise refuse(node, f"no score '{name}' in penstock.yaml", code="E205", hint=nearest(name, known))
+        if start is None:
+            return self._model_score(name)
+        points = self._points(name, start)
         if name not in scores:
-            raise refuse(node, f"no score '{name}' in penstock.yaml", code="E205", hint=nearest(name, scores))
+            return points
+        given = exp.Coalesce(this=self._model_score(name).tree, expressions=[exp.Literal.number(0)])
+        return Typed(exp.paren(exp.Add(this=given, expression=points.tree)), "number")
+
+    def _points(self, name: str, start: float) -> Typed:
+        """Points that workflows added; before the first of them the declared start."""
+        column = points_column(name)
+        stored = exp.select(exp.column("value", table="v")).from_(_state(self.scope, "contact_points", "v"))
+        stored = stored.where(_named("v", "name", name))
+        first = exp.cast(exp.Literal.number(start), "double")
+        self.kept.add(column)
+        tree = exp.Coalesce(this=exp.Subquery(this=stored), expressions=[first])
+        return Typed(frame(self._fact(column, tree, exact=True)), "number")
+
+    def _model_score(self, name: str) -> Typed:
         from compiler.condition import relation_table
+
+        scores = self.scope.catalog.scores
 
         score = scores[name]
         query = (
@@ -434,6 +456,8 @@ class Calls:
         word = self._text(node)
         if name == "has_tag":
             return self._has_tag(word)
+        if name == "in_campaign":
+            return self._in_campaign(word)
         if word not in self.scope.catalog.workflows and not self.scope.catalog.open_names:
             raise refuse(node, f"no workflow '{word}'", code="E205", hint=nearest(word, self.scope.catalog.workflows))
         enrollments = _state(self.scope, "enrollments", "n")
@@ -466,6 +490,13 @@ class Calls:
             tree = exp.or_(tree, given)
         return Typed(frame(self._fact(tag_column(tag), tree, exact=True)), "boolean")
 
+    def _in_campaign(self, campaign: str) -> Typed:
+        column = campaign_column(campaign)
+        members = _state(self.scope, "campaign_members", "v")
+        tree = exp.Exists(this=exp.select("1").from_(members).where(_named("v", "campaign", campaign)))
+        self.kept.add(column)
+        return Typed(frame(self._fact(column, tree, exact=True)), "boolean")
+
     def _fact(self, label: str, tree: exp.Expr, *, exact: bool = False) -> str:
         column = label if exact else f"x_{label}"
         self.facts[column] = Fact(column, tree)
@@ -485,6 +516,16 @@ def tag_column(tag: str) -> str:
     return f"tag_{tag}"
 
 
+def points_column(score: str) -> str:
+    """The frame column with the contact's points of a score."""
+    return f"points_{score}"
+
+
+def campaign_column(campaign: str) -> str:
+    """The frame column that says whether the contact is in a campaign."""
+    return f"campaign_{campaign}"
+
+
 def wall_clock(moment: exp.Expr, zone: exp.Expr) -> exp.Expr:
     """A UTC timestamp on the wall clock of a (valid) zone."""
     utc = exp.AtTimeZone(this=moment.copy(), zone=exp.Literal.string("UTC"))
@@ -501,3 +542,9 @@ def _state(scope: Scope, table: str, alias: str) -> exp.Table:
 
 def _by_contact(alias: str) -> exp.Expr:
     return exp.EQ(this=exp.column("contact_id", table=alias), expression=frame("contact_id"))
+
+
+def _named(alias: str, column: str, name: str) -> exp.Expr:
+    return exp.and_(
+        _by_contact(alias), exp.EQ(this=exp.column(column, table=alias), expression=exp.Literal.string(name))
+    )

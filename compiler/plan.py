@@ -22,7 +22,7 @@ STAGE = "tick_stage"
 CANDIDATES = "tick_candidates"
 MODEL_ROWS = "tick_rows"
 
-Kind = Literal["email", "notify", "task", "crm", "webhook", "tag", "untag", "set"]
+Kind = Literal["email", "notify", "task", "crm", "webhook", "tag", "untag", "set", "score", "campaign"]
 
 
 @dataclass(frozen=True)

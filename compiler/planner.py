@@ -17,7 +17,7 @@ from compiler.condition import Condition, Scope, compile_wait_for
 from compiler.entry import Compiling, EntryPlanner, contact_columns, duration_seconds, entry_shape
 from compiler.errors import ConditionError, DefinitionError, Problem
 from compiler.frames import Needs
-from compiler.functions import tag_column
+from compiler.functions import campaign_column, points_column, tag_column
 from compiler.graph import Flow, FlowNode, YamlPath, flow
 from compiler.lookup import frame, seconds, tick_at
 from compiler.plan import SCOPE, SCOPE_COLUMNS, Action, Plan, Stage
@@ -25,11 +25,13 @@ from compiler.workflow import (
     ActionStep,
     AudienceTrigger,
     BranchStep,
+    CampaignStep,
     CrmStep,
     Duration,
     EventTrigger,
     MessageStep,
     Policy,
+    ScoreStep,
     SetStep,
     TagStep,
     UntagStep,
@@ -195,10 +197,10 @@ class _Planner:
         return exp.Not(this=exp.Exists(this=inside))
 
     def _leaving(self) -> list[tuple[str, Condition]]:
-        """Goals and exits that a tag or field written in the same tick can make true, with their reasons."""
+        """Goals and exits that what a step writes in the same tick can make true, with their reasons."""
         found = [("goal", goal) for goal in self.compiled.goals]
         found += [("exit_when", condition) for condition in self.compiled.exits]
-        return [(reason, condition) for reason, condition in found if condition.tags or condition.fields]
+        return [(reason, condition) for reason, condition in found if condition.written]
 
     def _watches_state(self) -> bool:
         conditions = [*self.compiled.goals, *self.compiled.exits]
@@ -222,7 +224,7 @@ class _Planner:
                     for key, where, text in self._value_texts(step)
                     if (condition := self._literal_or_value((*path, *where), text)) is not None
                 }
-                self._check_fields(node, step, values)
+                self._check_written(node, step, values)
                 return StepParts(test=test, values=values)
             case _:
                 return StepParts()
@@ -242,6 +244,8 @@ class _Planner:
         match step:
             case SetStep():
                 yield from ((name, ("set", name), value) for name, value in step.set.items())
+            case ScoreStep():
+                yield from ((name, ("score", name), value) for name, value in step.score.items())
             case CrmStep():
                 yield from ((name, ("crm", "set", name), value) for name, value in step.crm.set.items())
             case WebhookStep():
@@ -258,15 +262,30 @@ class _Planner:
         kind = {bool: "boolean", int: "integer", float: "number", type(None): "null"}.get(type(value), "any")
         return Condition(text=str(value), tree=tree, type=kind)
 
-    def _check_fields(self, node: FlowNode, step: ActionStep, values: Mapping[str, Condition]) -> None:
-        if not isinstance(step, SetStep):
-            return
-        for name in values:
-            if name not in self.catalog.contact.fields:
+    def _check_written(self, node: FlowNode, step: ActionStep, values: Mapping[str, Condition]) -> None:
+        match step:
+            case SetStep():
+                for name in set(step.set) - set(self.catalog.contact.fields):
+                    self.compiling.problem(
+                        "E210", f"'{name}' is no field that Penstock owns", (*node.path, "set", name),
+                        f"declare it in penstock.yaml: contact: {{fields: {{{name}: text}}}}",
+                    )  # fmt: skip
+            case ScoreStep():
+                self._check_points(node, step, values)
+            case _:
+                pass
+
+    def _check_points(self, node: FlowNode, step: ScoreStep, values: Mapping[str, Condition]) -> None:
+        for name in step.score:
+            path = (*node.path, "score", name)
+            if name not in self.catalog.points:
                 self.compiling.problem(
-                    "E210", f"'{name}' is no field that Penstock owns", (*node.path, "set", name),
-                    f"declare it in penstock.yaml: contact: {{fields: {{{name}: text}}}}",
+                    "E210", f"'{name}' is no score that workflows add points to", path,
+                    f"declare it in penstock.yaml: scores: {{{name}: {{points: 0}}}}",
                 )  # fmt: skip
+            value = values.get(name)
+            if value is not None and value.type not in ("integer", "number", "dynamic", "any", "null"):
+                self.compiling.problem("E206", f"points are a number; this is {value.type}", path)
 
     def _texts(self) -> dict[str, Texts]:
         return {
@@ -361,6 +380,10 @@ class _Planner:
                     written.add(tag_column(node.step.untag))
                 case SetStep():
                     written.update(f"x_{name}" for name in node.step.set)
+                case ScoreStep():
+                    written.update(points_column(name) for name in node.step.score)
+                case CampaignStep():
+                    written.add(campaign_column(node.step.campaign.name))
                 case _:
                     pass
         return sorted(written & set(needs.facts))

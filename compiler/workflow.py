@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 NAME = r"^[a-z][a-z0-9_]{0,63}$"
@@ -453,6 +453,17 @@ class CampaignChange(Model):
 
     add: Name | None = None
     remove: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_change(self) -> CampaignChange:
+        if (self.add is None) == (self.remove is None):
+            raise ValueError("a campaign step has exactly one of add, remove")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The campaign's name."""
+        return self.add or self.remove or ""
 
 
 class CampaignStep(ActionStep):

@@ -70,6 +70,7 @@ class _CatalogMaker:
         return Catalog(
             contact, events, self.relations, destinations, templates, dict(self.settings.audiences), scores,
             frozenset(workflows), state_schema=state_schema,
+            points={name: float(s.points) for name, s in self.settings.scores.items() if s.points is not None},
         )  # fmt: skip
 
     def _contact(self) -> ContactModel | None:

@@ -128,9 +128,6 @@ class Project:
                     yield self._later((section, key), "leave it out")
         if settings.contact.merges is not None:
             yield self._later(("contact", "merges"), "leave it out; merge contacts in the model")
-        for name, score in settings.scores.items():
-            if score.points is not None:
-                yield self._later(("scores", name, "points"), "map a model with the score instead")
 
     def _later(self, path: tuple[str, ...], hint: str) -> Problem:
         return self.file.problem("E900", f"'{'.'.join(path)}' is not executed by this version", path, hint)

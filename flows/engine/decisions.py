@@ -1,7 +1,8 @@
-"""Writing down what a plan decided in a tick: journal, outbox, tags, fields, positions."""
+"""Writing down what a plan decided in a tick: journal, outbox, tags, fields, points, campaigns, positions."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from sqlglot import exp
@@ -35,6 +36,12 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
         if work.deployment.catalog.contact.tags is not None:
             work.run(_UNTAGS)
             work.run(_TAGGED_AGAIN)
+    if "campaign" in written:
+        work.run(_LEAVE_CAMPAIGN)
+        work.run(_JOIN_CAMPAIGN)
+    if "score" in written:
+        work.run(_ADD_POINTS)
+        work.run(_FIRST_POINTS, starts=json.dumps(dict(work.deployment.catalog.points)))
     if "set" in written:
         work.run(_SET_REMOVE)
         work.run(_SET)
@@ -103,7 +110,7 @@ _JOURNAL = """
     INSERT INTO journal
     SELECT $tick, d.seq, $tick_at, $workflow, $version, d.enrollment_id, d.contact_id, d.key, d.step, d.kind,
         CASE WHEN d.step_kind IS NOT NULL THEN d.step_kind || ':' || d.what END, d.outcome, d.due, d.action_id, NULL,
-        CASE WHEN d.step_kind = 'set' THEN d.payload END
+        CASE WHEN d.step_kind IN ('set', 'score', 'campaign') THEN d.payload END
     FROM tick_decisions AS d
 """
 _OUTBOX = """
@@ -157,6 +164,43 @@ _SET = (
     "INSERT INTO contact_fields SELECT t.contact_id, t.name, t.value, $tick_at, t.action_id FROM ("
     + _LAST_FIELDS + ") AS t"
 )  # fmt: skip
+_LAST_CAMPAIGNS = """
+    SELECT contact_id, what, member, action_id FROM (
+        SELECT d.contact_id, d.what, CAST(d.payload ->> '$.member' AS BOOLEAN) AS member, d.action_id,
+            row_number() OVER (PARTITION BY d.contact_id, d.what ORDER BY d.seq DESC) AS place
+        FROM tick_decisions AS d WHERE d.step_kind = 'campaign' AND d.outcome = 'ok'
+    ) AS l WHERE l.place = 1
+"""
+_LEAVE_CAMPAIGN = (
+    "DELETE FROM campaign_members WHERE EXISTS (SELECT 1 FROM (" + _LAST_CAMPAIGNS + ") AS t "
+    "WHERE NOT t.member AND t.contact_id = campaign_members.contact_id AND t.what = campaign_members.campaign)"
+)
+_JOIN_CAMPAIGN = (
+    "INSERT INTO campaign_members SELECT t.contact_id, t.what, $tick_at, t.action_id FROM (" + _LAST_CAMPAIGNS
+    + ") AS t WHERE t.member AND NOT EXISTS (SELECT 1 FROM campaign_members AS c "
+    "WHERE c.contact_id = t.contact_id AND c.campaign = t.what)"
+)  # fmt: skip
+_ADDED_POINTS = """
+    SELECT s.contact_id, s.name, sum(coalesce(s.value, 0)) AS value, max(s.action_id) AS action_id
+    FROM (
+        SELECT p.contact_id, p.name, CAST(json_extract_string(p.payload, '$."' || p.name || '"') AS DOUBLE) AS value,
+            p.action_id
+        FROM (
+            SELECT d.contact_id, d.payload, d.action_id, unnest(json_keys(d.payload)) AS name
+            FROM tick_decisions AS d WHERE d.step_kind = 'score' AND d.outcome = 'ok'
+        ) AS p
+    ) AS s GROUP BY s.contact_id, s.name
+"""
+_ADD_POINTS = (
+    "UPDATE contact_points SET value = contact_points.value + t.value, since = $tick_at, cause = t.action_id "
+    "FROM (" + _ADDED_POINTS + ") AS t WHERE t.contact_id = contact_points.contact_id AND t.name = contact_points.name"
+)
+_FIRST_POINTS = (
+    "INSERT INTO contact_points SELECT t.contact_id, t.name, t.value"
+    " + CAST(json_extract_string(CAST($starts AS JSON), '$.\"' || t.name || '\"') AS DOUBLE), $tick_at, t.action_id "
+    "FROM (" + _ADDED_POINTS + ") AS t WHERE NOT EXISTS (SELECT 1 FROM contact_points AS c "
+    "WHERE c.contact_id = t.contact_id AND c.name = t.name)"
+)
 _MOVE = """
     UPDATE enrollments SET position = m.position, logical_at = m.logical_at,
         due_at = CASE WHEN m.exit IS NULL THEN m.due_at END, steps = m.steps, moved_tick = $tick, exit = m.exit,

@@ -20,7 +20,7 @@ from compiler.errors import DefinitionError, Problem
 from compiler.graph import flow
 from compiler.plan import Plan
 from compiler.planner import Settings, plan
-from compiler.workflow import ModelTrigger, SetStep
+from compiler.workflow import ModelTrigger, ScoreStep, SetStep
 from destinations.recorder import Recorder, RecorderConfig
 from flows.engine.clock import VirtualClock
 from flows.engine.deployment import BEGINNING, Deployed, Deployment
@@ -238,6 +238,12 @@ class _Tables:
             for node in flow(published.document.workflow).nodes if isinstance(node.step, SetStep)
             for name in node.step.set
         }  # fmt: skip
+        points = {
+            name: 0.0
+            for published in self.case.workflows
+            for node in flow(published.document.workflow).nodes if isinstance(node.step, ScoreStep)
+            for name in node.step.score
+        }  # fmt: skip
         contact = ContactModel(
             self._relation(CONTACTS), id="id", email="email", timezone="timezone", unsubscribed="unsubscribed",
             bounced="bounced", unsubscribed_groups="unsubscribed_groups", tags="tags",
@@ -248,7 +254,7 @@ class _Tables:
         infos: dict[str, TemplateInfo] = {name: template.info for name, template in templates.items()}
         scores = {name: ScoreInfo(name, self._relation(f"score_{name}")) for name in {s[2] for s in self.scores}}
         return Catalog(
-            contact, events, relations=relations, templates=infos, scores=scores,
+            contact, events, relations=relations, templates=infos, scores=scores, points=points,
             workflows=frozenset(self.case.names), state_schema=SCHEMA, open_names=True,
         )  # fmt: skip
 

@@ -179,7 +179,6 @@ def test_problems_of_definition_files_are_collected_and_good_files_stay(folder: 
     ("old", "new", "key"),
     [
         ("policy: {", "policy: {quiet_hours: {from: '21:00', to: '08:00'}, ", "policy.quiet_hours"),
-        ("warmth: {model: ref('churn'), contact: person_id, value: p}", "warmth: {points: 0}", "scores.warmth.points"),
     ],
 )
 def test_what_is_not_executed_yet_is_refused_and_not_ignored(folder: Path, old: str, new: str, key: str) -> None:
