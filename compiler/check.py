@@ -40,6 +40,11 @@ class Checked:
     steps: int
     conditions: int
 
+    @property
+    def errors(self) -> int:
+        """How many problems keep the workflow from being published."""
+        return sum(problem.severity == "error" for problem in self.problems)
+
 
 def check_workflow(document: Document, catalog: Catalog, policy: Policy, trust: Trust = "sql") -> Checked:
     """Look at one parsed workflow: shape, conditions, destinations, templates' variables, lints.

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from compiler.check import Checked, Trust, check_templates, check_workflow
 from compiler.errors import DefinitionError, Problem
+from compiler.linter.across import Surroundings, lint_across
 from destinations import REGISTRY, ConfigurationError
 from flows.engine.clock import SystemClock
 from flows.project import Project, find_project, load_project
@@ -77,6 +78,9 @@ def check_project(project: Project, trust: Trust = "sql", select: Collection[str
         documents = {name: document for name, document in definitions.workflows.items() if name in chosen}
         checked = [check_workflow(document, catalog, policy, trust) for document in documents.values()]
         found += [problem for outcome in checked for problem in outcome.problems]
+        around = Surroundings(definitions.workflows, policy, catalog)
+        sound = [d for d, outcome in zip(documents.values(), checked, strict=True) if not outcome.errors]
+        found += [finding.problem for document in sound for finding in lint_across(document, around)]
         if not select:
             found += check_templates(definitions.templates.values(), catalog)
     return Report(

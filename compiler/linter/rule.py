@@ -30,18 +30,22 @@ class Finding:
     fix: Fix | None = None
 
 
-class Rule(ABC):
-    """One lint rule. Its docstring is the message; `{words}` in it are filled from each finding."""
+class Findings(ABC):
+    """What every rule has: a code, a hint, and findings whose message is the docstring with its `{words}` filled in."""
 
     code: ClassVar[str]
     hint: ClassVar[str] = ""
-
-    @abstractmethod
-    def check(self, document: Document) -> Iterator[Finding]:
-        """The findings in one workflow."""
 
     def finding(self, document: Document, path: YamlPath, *, fix: Fix | None = None, **words: str) -> Finding:
         """A finding at a path, its message made of the docstring."""
         message = cleandoc(type(self).__doc__ or "").format_map(words)
         problem = Problem(self.code, message, hint=self.hint.format_map(words), path=path, severity="warning")
         return Finding(document.located(problem), fix)
+
+
+class Rule(Findings):
+    """One lint rule over one workflow."""
+
+    @abstractmethod
+    def check(self, document: Document) -> Iterator[Finding]:
+        """The findings in one workflow."""
