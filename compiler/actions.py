@@ -9,12 +9,12 @@ from typing import Any
 from sqlglot import exp
 
 from compiler.advance import StepParts
-from compiler.calendar import elapsed_more_than
 from compiler.catalog import Catalog, DestinationInfo, Role
 from compiler.content import snippet_reads
 from compiler.errors import DefinitionError, Problem, nearest
 from compiler.graph import FlowNode, YamlPath
-from compiler.lookup import frame, seconds, tick_at
+from compiler.lookup import frame, seconds
+from compiler.messages import first_of, skips
 from compiler.plan import Action, Kind
 from compiler.workflow import (
     ActionStep,
@@ -194,9 +194,7 @@ class Routing:
         self._problems.append(Problem(code, message, path=path, hint=hint))
 
 
-def action_row(
-    node: FlowNode, parts: StepParts, stage: str, routing: Routing, *, require: exp.Expr | None, texts: Texts
-) -> Action:
+def action_row(node: FlowNode, parts: StepParts, stage: str, routing: Routing, texts: Texts) -> Action:
     """The action of a step; its rows are those of the stage in which the step was reached."""
     step = node.step
     if not isinstance(step, ActionStep):
@@ -206,7 +204,7 @@ def action_row(
         frame("enrollment_id"), frame("contact_id"), frame("key"), exp.Literal.number(node.index).as_("ordinal"),
         exp.Literal.string(node.id).as_("step"), exp.Literal.string(node.kind).as_("kind"),
         exp.Literal.string(what(step)).as_("what"), reached.copy().as_("due"),
-        _outcome(node, step, parts, require, texts.group).as_("outcome"),
+        _outcome(node, step, parts).as_("outcome"),
         _payload(node, step, parts, texts).as_("payload"),
         _expires_at(step, reached).as_("expires_at"),
     ]  # fmt: skip
@@ -220,36 +218,13 @@ def action_row(
     )  # fmt: skip
 
 
-def _outcome(
-    node: FlowNode, step: ActionStep, parts: StepParts, require: exp.Expr | None, group: str | None
-) -> exp.Expr:
-    done = "ok" if node.kind in INTERNAL else "decided"
-    skips: list[tuple[exp.Expr, str]] = []
-    if parts.test is not None:
-        skips.append((exp.Not(this=exp.column(f"k{node.index}", table="f")), "condition"))
-    if step.expires_after is not None:
-        limit = step.expires_after.elapsed.total_seconds()
-        skips.append((elapsed_more_than(exp.column(f"a{node.index}", table="f"), tick_at(), limit), "too_late"))
-    if isinstance(step, EmailStep):
-        skips += _message_checks(step, require, group)
-    ifs = [exp.If(this=test, true=exp.Literal.string(f"skipped({reason})")) for test, reason in skips]
-    return exp.Case(ifs=ifs, default=exp.Literal.string(done)) if ifs else exp.Literal.string(done)
-
-
-def _message_checks(step: EmailStep, require: exp.Expr | None, group: str | None) -> list[tuple[exp.Expr, str]]:
-    address = exp.Trim(this=exp.Coalesce(this=frame("m_email"), expressions=[exp.Literal.string("")]))
-    checks: list[tuple[exp.Expr, str]] = [
-        (exp.Coalesce(this=frame("m_bounced"), expressions=[exp.false()]), "bounced"),
-        (exp.EQ(this=address, expression=exp.Literal.string("")), "no_address"),
-    ]
-    if not step.transactional:
-        checks.append((exp.Coalesce(this=frame("m_unsubscribed"), expressions=[exp.false()]), "unsubscribed"))
-        if group is not None:
-            listed = exp.ArrayContains(this=frame("m_groups"), expression=exp.Literal.string(group))
-            checks.append((exp.Coalesce(this=listed, expressions=[exp.false()]), "unsubscribed_group"))
-    if require is not None:
-        checks.append((exp.Not(this=exp.Coalesce(this=require.copy(), expressions=[exp.false()])), "no_consent"))
-    return checks
+def _outcome(node: FlowNode, step: ActionStep, parts: StepParts) -> exp.Expr:
+    if parts.holding:
+        return frame(f"o{node.index}")
+    test = exp.column(f"k{node.index}", table="f") if parts.test is not None else None
+    reached = exp.column(f"a{node.index}", table="f")
+    reasons = skips(step, reached, test=test, require=parts.require, group=parts.group)
+    return first_of(reasons, "ok" if node.kind in INTERNAL else "decided")
 
 
 def _expires_at(step: ActionStep, reached: exp.Expr) -> exp.Expr:

@@ -18,6 +18,7 @@ from compiler.condition import Condition
 from compiler.functions import campaign_column, points_column, tag_column
 from compiler.graph import Flow, FlowNode
 from compiler.lookup import first_between, frame, seconds, tick_at
+from compiler.messages import HELD, first_of, skips
 from compiler.plan import FRAME, STAGE
 from compiler.workflow import (
     ActionStep,
@@ -44,11 +45,17 @@ class StepParts:
         test: the branch's condition, or an action's `if`.
         waits: frame columns of the awaited events' times (wait_for).
         values: an action's SQL values by key, e.g. the fields of `set`.
+        require: the consent that a message needs.
+        group: the subscription group of a message.
+        holding: what holds a message in its step, in order, or skips it after all: (test, outcome).
     """
 
     test: Condition | None = None
     waits: tuple[str, ...] = ()
     values: Mapping[str, Condition] = field(default_factory=dict)
+    require: exp.Expr | None = None
+    group: str | None = None
+    holding: tuple[tuple[exp.Expr, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,13 +124,18 @@ class Layers:
             found.append(LayeredStage(name, query, tuple(chunk), frozenset(needed)))
         return tuple(reversed(found))
 
-    def due(self, position: exp.Expr, until: exp.Expr) -> exp.Expr:
-        """When the step an enrollment rests at has to be looked at again; NULL where only an exit rests."""
-        timed = [node.index for node in self._flow.nodes if isinstance(node.step, WaitStep)]
-        waiting = [n.index for n in self._flow.nodes if isinstance(n.step, WaitForStep) and n.step.within is not None]
+    def due(self) -> exp.Expr:
+        """When the step an enrollment rests at has to be looked at again; NULL where only an exit rests.
+
+        A message that is held is looked at in every tick, so it is due since its logical time.
+        """
+        nodes = self._flow.nodes
+        timed = [node.index for node in nodes if isinstance(node.step, WaitStep)]
+        waiting = [n.index for n in nodes if isinstance(n.step, WaitForStep) and n.step.within is not None]
+        held = [node.index for node in nodes if self._holding(node)]
         ifs = [
-            exp.If(this=exp.In(this=position.copy(), expressions=[exp.Literal.number(i) for i in indexes]), true=due)
-            for indexes, due in ((timed, until), (waiting, _plus(until, self._timing.lateness)))
+            exp.If(this=exp.In(this=_P.copy(), expressions=[exp.Literal.number(i) for i in indexes]), true=due.copy())
+            for indexes, due in ((timed, _U), (waiting, _plus(_U, self._timing.lateness)), (held, _L))
             if indexes
         ]
         return exp.Case(ifs=ifs) if ifs else _NEVER.copy()
@@ -232,8 +244,21 @@ class Layers:
             **self._track(node, moved),
         })  # fmt: skip
 
+    def _holding(self, node: FlowNode) -> bool:
+        return node.id in self._parts and bool(self._parts[node.id].holding)
+
+    def _decide(self, node: FlowNode, step: ActionStep, parts: StepParts) -> exp.Expr:
+        """A layer that decides about a message which may be held, as `o<n>`; gives who stands there and passes."""
+        test = exp.Coalesce(this=parts.test.tree, expressions=[exp.false()]) if parts.test is not None else None
+        reasons = [*skips(step, _L, test=test, require=parts.require, group=parts.group), *parts.holding]
+        here, outcome = self._here(node), _column(f"o{node.index}")
+        decided = exp.Case(ifs=[exp.If(this=here, true=first_of(reasons, "decided"))])
+        self._add(node, {f"o{node.index}": decided}, part="o")
+        return exp.and_(here, exp.NEQ(this=outcome, expression=exp.Literal.string(HELD)))
+
     def _action(self, node: FlowNode, step: ActionStep) -> None:
-        here, parts = self._here(node), self._parts[node.id]
+        parts = self._parts[node.id]
+        here = self._decide(node, step, parts) if parts.holding else self._here(node)
         late = elapsed_more_than(_L, tick_at(), self._timing.grace)
         moved = _when(late, tick_at(), _L)
         columns: dict[str, exp.Expr] = {
@@ -243,7 +268,7 @@ class Layers:
             **self._track(node, lambda old: _when(here, moved, old)),
         }
         done: exp.Expr = here
-        if parts.test is not None:
+        if parts.test is not None and not parts.holding:
             test: exp.Expr = exp.Coalesce(this=parts.test.tree, expressions=[exp.false()])
             columns[f"k{node.index}"] = _when(here, test, exp.false())
             done = exp.and_(done, exp.paren(test))

@@ -32,3 +32,22 @@ def elapsed_more_than(earlier: exp.Expr, later: exp.Expr, amount: float) -> exp.
     """`later - earlier > amount seconds`, without date_diff (engines disagree about it)."""
     limit = exp.Add(this=earlier.copy(), expression=seconds(amount))
     return exp.GT(this=later.copy(), expression=limit)
+
+
+def shows_between(moment: exp.Expr, start: str, end: str, zone: exp.Expr | None) -> exp.Expr:
+    """Whether the wall clock of `zone` (None = UTC) shows a time in [start, end) then, which may cross midnight."""
+    shown = exp.cast(_wall(moment, zone), "time")
+    after_start = exp.GTE(this=shown, expression=exp.cast(exp.Literal.string(start), "time"))
+    before_end = exp.LT(this=shown.copy(), expression=exp.cast(exp.Literal.string(end), "time"))
+    return exp.and_(after_start, before_end) if start < end else exp.paren(exp.or_(after_start, before_end))
+
+
+def _wall(moment: exp.Expr, zone: exp.Expr | None) -> exp.Expr:
+    """A UTC timestamp on the wall clock of `zone`, without zone arithmetic for contacts in UTC."""
+    if zone is None or (isinstance(zone, exp.Literal) and zone.this == "UTC"):
+        return moment.copy()
+    return exp.Case(ifs=[exp.If(this=_in_utc(zone), true=moment.copy())], default=wall_clock(moment, zone))
+
+
+def _in_utc(zone: exp.Expr) -> exp.Expr:
+    return exp.EQ(this=zone.copy(), expression=exp.Literal.string("UTC"))

@@ -286,7 +286,6 @@ LATER_STEPS: dict[str, str] = {
 LATER_KEYS: dict[YamlPath, str] = {
     ("trigger", "schedule"): _NOW_ENTRY,
     ("entry", "ramp"): "what works now: entry.cap bounds the entries of each contact",
-    ("policy", "quiet_hours"): "leave it out; nothing holds messages back by the hour yet",
     ("policy", "cap"): "leave it out; entry.cap bounds the entries of each contact",
     ("policy", "holdout"): "leave it out; every contact gets the messages",
 }

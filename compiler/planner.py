@@ -20,6 +20,7 @@ from compiler.frames import Needs
 from compiler.functions import campaign_column, points_column, tag_column
 from compiler.graph import Flow, FlowNode, YamlPath, flow
 from compiler.lookup import frame, seconds, tick_at
+from compiler.messages import HELD, quiet
 from compiler.plan import SCOPE, SCOPE_COLUMNS, Action, Plan, Stage
 from compiler.workflow import (
     ActionStep,
@@ -128,6 +129,7 @@ class _Planner:
         for node in self.graph.nodes:
             compiled.parts[node.id] = self._parts(node)
         frame_needs = self._frame_needs()
+        self._add_checks()
         needs = Needs().add(*self._everything())
         needs.contact_columns.update(*(texts.contact for texts in self._texts().values()))
         layers = Layers(
@@ -352,6 +354,17 @@ class _Planner:
             if condition is not None:
                 self.compiled.require["email"] = condition
 
+    def _add_checks(self) -> None:
+        """Give each message step what it is checked against: consent, subscription group, what holds it back."""
+        require, texts, zone = self.compiled.require.get("email"), self._texts(), self._timing().zone
+        for node in self.graph.nodes:
+            if isinstance(node.step, MessageStep):
+                silent = quiet(node.step, self.policy, zone)
+                self.compiled.parts[node.id] = replace(
+                    self.compiled.parts[node.id], require=require.tree if require is not None else None,
+                    group=texts[node.id].group, holding=() if silent is None else ((silent, HELD),),
+                )  # fmt: skip
+
     def _refusing(self) -> exp.Select | None:
         condition = self.compiled.require.get("email")
         if condition is None:
@@ -414,15 +427,12 @@ class _Planner:
 
     def _stages(self, layers: Layers, moves: exp.Select) -> tuple[tuple[Stage, ...], frozenset[str]]:
         """The stages, and what the first one reads of the frame."""
-        require = self.compiled.require.get("email")
-        consent = require.tree if require is not None else None
         texts = self._texts()
         actions: dict[str, list[Action]] = {}
         for node in self.graph.nodes:
             if isinstance(node.step, ActionStep):
                 stage = layers.stage_of(node)
-                made = action_row(node, self.compiled.parts[node.id], stage, self.routing, require=consent,
-                                  texts=texts[node.id])  # fmt: skip
+                made = action_row(node, self.compiled.parts[node.id], stage, self.routing, texts[node.id])
                 actions.setdefault(stage, []).append(made)
         readers: dict[str, list[exp.Expr]] = {name: [action.rows for action in made] for name, made in actions.items()}
         readers.setdefault(layers.last_stage, []).append(moves)
@@ -458,7 +468,7 @@ class _Planner:
         outer = exp.select(
             frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
             exp.Coalesce(this=exp.Case(ifs=ids), expressions=[frame("position")]).as_("position"),
-            moment.as_("logical_at"), layers.due(p, exp.column("u", table="f")).as_("due_at"), steps.as_("steps"),
+            moment.as_("logical_at"), layers.due().as_("due_at"), steps.as_("steps"),
             exp.Case(ifs=reasons).as_("exit"), exp.NEQ(this=p.copy(), expression=frame("p0")).as_("moved"),
             frame("due_at").as_("due_before"),
         ).from_(f"{layers.last_stage} AS f")  # fmt: skip

@@ -477,7 +477,7 @@ FROM (
       f.position
     ) AS position,
     f.l AS logical_at,
-    CASE WHEN f.p IN (0) THEN f.u WHEN f.p IN (2) THEN f.u END AS due_at,
+    CASE WHEN "f"."p" IN (0) THEN "f"."u" WHEN "f"."p" IN (2) THEN "f"."u" END AS due_at,
     f.steps AS steps,
     CASE WHEN f.p = 5 THEN 'completed' END AS exit,
     f.p <> f.p0 AS moved,

@@ -192,7 +192,9 @@ SELECT
   'thanks' AS what,
   f.a0 AS due,
   CASE
-    WHEN NOT f.k0
+    WHEN NOT (
+      f.k0
+    )
     THEN 'skipped(condition)'
     WHEN COALESCE(f.m_bounced, FALSE)
     THEN 'skipped(bounced)'
