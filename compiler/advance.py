@@ -18,7 +18,7 @@ from compiler.condition import Condition
 from compiler.functions import campaign_column, points_column, tag_column
 from compiler.graph import Flow, FlowNode
 from compiler.lookup import first_between, frame, seconds, tick_at
-from compiler.messages import HELD, first_of, skips
+from compiler.messages import HELD, SENT, first_of, skips
 from compiler.plan import FRAME, STAGE
 from compiler.workflow import (
     ActionStep,
@@ -48,6 +48,7 @@ class StepParts:
         require: the consent that a message needs.
         group: the subscription group of a message.
         holding: what holds a message in its step, in order, or skips it after all: (test, outcome).
+        counted: the message counts against the workflow's frequency cap.
     """
 
     test: Condition | None = None
@@ -56,6 +57,7 @@ class StepParts:
     require: exp.Expr | None = None
     group: str | None = None
     holding: tuple[tuple[exp.Expr, str], ...] = ()
+    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ class Layers:
             selected = [tree.as_(column, quoted=True) for column, tree in new.items()]
             ctes.append((name, exp.select(*_columns(handed - {*new}), *selected).from_(f"{source} AS f")))
             handed = (handed - {*new}) | columns_read(new.values())
-        first = {"p": frame("p0"), "l": frame("logical_at"), "u": _NEVER} if before is None else {}
+        none = exp.Literal.number(0)
+        first = {"p": frame("p0"), "l": frame("logical_at"), "u": _NEVER, SENT: none} if before is None else {}
         start = [tree.copy().as_(column, quoted=True) for column, tree in first.items() if column in handed]
         ctes.append(("l0", exp.select(*_columns(handed - {*first}), *start).from_(f"{before or FRAME} AS f")))
         for name, cte in reversed(ctes):
@@ -280,6 +283,10 @@ class Layers:
         for name, written in _written(step, parts):
             if name in self._kept:
                 columns[name] = _when(done, written, _column(name))
+        if parts.counted:
+            decided = exp.EQ(this=_column(f"o{node.index}"), expression=exp.Literal.string("decided"))
+            one_more = exp.Add(this=_column(SENT), expression=exp.Literal.number(1))
+            columns[SENT] = _when(exp.and_(here, decided), one_more, _column(SENT))
         self._add(node, columns)
 
     def _leave(self, node: FlowNode) -> None:

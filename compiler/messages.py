@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlglot import exp
 
 from compiler.calendar import elapsed_more_than, shows_between
-from compiler.lookup import frame, tick_at
-from compiler.workflow import ActionStep, EmailStep, MessageStep, Policy
+from compiler.lookup import Fact, frame, seconds, tick_at
+from compiler.workflow import ActionStep, EmailStep, FrequencyCap, MessageStep, Policy
 
 HELD = "held"
 """Outcome of a message that waits in its step: no row is written, and the next tick looks at it again."""
@@ -43,6 +45,52 @@ def quiet(step: ActionStep, policy: Policy, zone: exp.Expr | None) -> exp.Expr |
     if hours is None or hours.from_ == hours.to or not isinstance(step, MessageStep) or step.transactional:
         return None
     return shows_between(tick_at(), hours.from_, hours.to, zone)
+
+
+SENT = "n"
+"""Column of the layers: messages under the workflow's frequency cap that this tick decided on the way so far."""
+SENT_BEFORE = "x_sent_before"
+CHANNELS = ("email", "sms", "push")
+_UNCOUNTED = ("skipped", "failed", "dead", "expired", "cancelled")
+
+
+def counts(step: ActionStep, kind: str, policy: Policy) -> bool:
+    """Whether the workflow's frequency cap is about a step: what it counts is what it holds back."""
+    cap = policy.cap
+    if cap is None or not isinstance(step, MessageStep) or step.transactional:
+        return False
+    return kind not in CHANNELS or kind in (cap.channels or CHANNELS)
+
+
+def over_cap(cap: FrequencyCap) -> tuple[exp.Expr, str]:
+    """Whether the contact has had as many messages as the cap allows, and what then becomes of one more."""
+    before = exp.Coalesce(this=frame(SENT_BEFORE), expressions=[exp.Literal.number(0)])
+    sent = exp.Add(this=before, expression=frame(SENT))
+    test = exp.GTE(this=sent, expression=exp.Literal.number(cap.max))
+    return test, HELD if cap.on_cap == "defer" else "skipped(frequency_cap)"
+
+
+def sent_before(cap: FrequencyCap, state_schema: str) -> Fact:
+    """How many messages of the cap's channels were decided in (T - per, T], over all workflows.
+
+    What this tick decided for enrollments whose turn came before counts too. What was skipped, failed for good or is
+    transactional does not.
+    """
+    kind = exp.In(this=exp.column("kind", table="d"), expressions=_texts(cap.channels or (*CHANNELS, "channel")))
+    state = exp.In(this=exp.column("state", table="d"), expressions=_texts(_UNCOUNTED))
+    opening = exp.Sub(this=tick_at(), expression=seconds(cap.per.elapsed.total_seconds()))
+    decided = exp.column("decided_at", table="d")
+    query = exp.select(exp.Count(this=exp.Star())).from_(exp.table_("deliveries", db=state_schema, alias="d"))
+    query = query.where(exp.and_(
+        exp.EQ(this=exp.column("contact_id", table="d"), expression=frame("contact_id")), kind,
+        exp.GT(this=decided, expression=opening), exp.LTE(this=decided.copy(), expression=tick_at()),
+        exp.Not(this=exp.column("transactional", table="d")), exp.Not(this=state),
+    ))  # fmt: skip
+    return Fact(SENT_BEFORE, exp.Subquery(this=query))
+
+
+def _texts(words: Iterable[str]) -> list[exp.Expr]:
+    return [exp.Literal.string(word) for word in words]
 
 
 def first_of(reasons: Reasons, otherwise: str) -> exp.Expr:

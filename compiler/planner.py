@@ -20,7 +20,7 @@ from compiler.frames import Needs
 from compiler.functions import campaign_column, points_column, tag_column
 from compiler.graph import Flow, FlowNode, YamlPath, flow
 from compiler.lookup import frame, seconds, tick_at
-from compiler.messages import HELD, quiet
+from compiler.messages import HELD, SENT_BEFORE, counts, over_cap, quiet, sent_before
 from compiler.plan import SCOPE, SCOPE_COLUMNS, Action, Plan, Stage
 from compiler.workflow import (
     ActionStep,
@@ -341,7 +341,14 @@ class _Planner:
     def _frame_needs(self) -> Needs:
         self._compile_require()
         leaving = [condition for _, condition in self._leaving()]
-        return Needs().add(*self._step_conditions(), *self.compiled.require.values(), *leaving)
+        needs = Needs().add(*self._step_conditions(), *self.compiled.require.values(), *leaving)
+        cap = self.policy.cap
+        if cap is not None and any(self._counts(node) for node in self.graph.nodes):
+            needs.facts[SENT_BEFORE] = sent_before(cap, self.catalog.state_schema)
+        return needs
+
+    def _counts(self, node: FlowNode) -> bool:
+        return isinstance(node.step, ActionStep) and counts(node.step, node.kind, self.policy)
 
     def _compile_require(self) -> None:
         require = self.policy.require
@@ -360,9 +367,12 @@ class _Planner:
         for node in self.graph.nodes:
             if isinstance(node.step, MessageStep):
                 silent = quiet(node.step, self.policy, zone)
+                holding = [] if silent is None else [(silent, HELD)]
+                if self.policy.cap is not None and self._counts(node):
+                    holding.append(over_cap(self.policy.cap))
                 self.compiled.parts[node.id] = replace(
                     self.compiled.parts[node.id], require=require.tree if require is not None else None,
-                    group=texts[node.id].group, holding=() if silent is None else ((silent, HELD),),
+                    group=texts[node.id].group, holding=tuple(holding), counted=self._counts(node),
                 )  # fmt: skip
 
     def _refusing(self) -> exp.Select | None:

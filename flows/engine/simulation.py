@@ -165,7 +165,7 @@ class _Reader:
 
     def _policy(self) -> Policy:
         config = {("require" if key == "require" else key): value for key, value in self.file.config.items()}
-        later = {"cap": "frequency caps", "holdout": "holdouts"}
+        later = {"holdout": "holdouts"}
         for key, what in later.items():
             if config.get(key) is not None:
                 raise self._error(("config", key), f"{what} are not executed by this version", code="E900")
