@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from compiler import frames
+from compiler.audience import members
 from compiler.catalog import Catalog
 from compiler.condition import Condition, EntryShape, Scope, compile_condition, compile_value, relation_table
 from compiler.errors import ConditionError, Problem, nearest
@@ -228,12 +229,7 @@ class EntryPlanner:
         condition = self.audience
         if condition is None:
             return AudienceEntry(exp.select("1"), self.workflow.exit_on_leave)
-        needs = Needs().add(condition)
-        base = frames.contact_rows(self.catalog, needs.contact_columns, zone)
-        events = frames.event_rows(self.catalog, needs.properties, names=needs.events, unique=needs.counts)
-        built = frames.build(base, needs, row_id="contact_id", events=exp.Subquery(this=events), trigger=False)
-        members = exp.select(frame("contact_id")).from_(built.subquery("f")).where(condition.tree.copy())
-        return AudienceEntry(members, self.workflow.exit_on_leave)
+        return AudienceEntry(members(condition, self.catalog, zone), self.workflow.exit_on_leave)
 
     def rules(self) -> EntryRules:
         """Who is refused."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from compiler.catalog import DataType
-from compiler.errors import DefinitionError, Problem, nearest
+from compiler.errors import ConditionError, DefinitionError, Problem, nearest
 from compiler.workflow import NAME, Duration, Model, Name, Policy, Sql
 from compiler.yaml import Value, YamlPath, read_yaml
 
@@ -128,6 +128,11 @@ class SettingsFile:
     def problem(self, code: str, message: str, path: YamlPath, hint: str = "") -> Problem:
         """A problem at a path of the file."""
         return Problem(code, message, *self.source.place(path), hint=hint, path=path)
+
+    def condition_problem(self, path: YamlPath, error: ConditionError) -> Problem:
+        """A refused condition as a problem at its very words; `path` leads to the text of the condition."""
+        place = self.source.spot(path, error.offset)
+        return Problem(error.code, error.message, *place, error.hint, path, error.length)
 
 
 def overlay(below: Policy, above: Policy) -> Policy:

@@ -170,6 +170,22 @@ def test(
     finish(test.run(options, paths=paths or [], select=select or [], rewrite=update))
 
 
+At = Annotated[str | None, typer.Option("--at", help="An instant such as 2026-03-02T09:00Z instead of now.")]
+
+
+@verb()
+def audience(
+    options: Options,
+    what: Annotated[str, typer.Argument(metavar="EXPR", help="Condition, named audience, workflow or workflow.step.")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Show so many of the contacts.")] = 10,
+    at: At = None,
+) -> None:
+    """Count and show the contacts for whom a condition holds, and the SQL that found them."""
+    from studio.commands import audience
+
+    finish(audience.run(options, what=what, limit=limit, at=at))
+
+
 @verb()
 def status(options: Options) -> None:
     """Show the workflows of a target, its last tick and what waits in the outbox."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ _ESCAPES = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 class Sources:
     """The lines of the files that problems point into, read once each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, texts: Mapping[str, str] | None = None) -> None:
         self._folder = folder
-        self._lines: dict[str, list[str]] = {}
+        self._lines = {file: text.splitlines() for file, text in (texts or {}).items()}
 
     def line(self, file: str, number: int) -> str | None:
         """A line of a file, counted from 1; None when there is none."""
@@ -36,15 +36,18 @@ class Sources:
         return lines[number - 1] if 0 < number <= len(lines) else None
 
 
-def show_problems(problems: Iterable[Problem], folder: Path, out: Console) -> None:
+def show_problems(
+    problems: Iterable[Problem], folder: Path, out: Console, *, texts: Mapping[str, str] | None = None
+) -> None:
     """Print problems, each with its source line and a caret.
 
     Args:
         problems: what was found.
         folder: what the file names are relative to.
         out: where to.
+        texts: what the problems call a file and is none, such as a condition of the command line.
     """
-    sources = Sources(folder)
+    sources = Sources(folder, texts)
     for problem in problems:
         _show(problem, sources, out)
 

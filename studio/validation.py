@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from compiler.catalog import Catalog
 from compiler.check import Checked, Trust, check_templates, check_workflow
-from compiler.errors import DefinitionError, Problem
+from compiler.condition import Scope, compile_condition
+from compiler.errors import ConditionError, DefinitionError, Problem
 from compiler.linter.across import Surroundings, lint_across
 from destinations import REGISTRY, ConfigurationError
 from flows.engine.clock import SystemClock
@@ -75,6 +77,8 @@ def check_project(project: Project, trust: Trust = "sql", select: Collection[str
     else:
         write_schemas(project.folder, catalog)
         policy = project.settings.effective_policy
+        if not select:
+            found += _audience_problems(project, catalog, trust)
         documents = {name: document for name, document in definitions.workflows.items() if name in chosen}
         checked = [check_workflow(document, catalog, policy, trust) for document in documents.values()]
         found += [problem for outcome in checked for problem in outcome.problems]
@@ -91,6 +95,15 @@ def check_project(project: Project, trust: Trust = "sql", select: Collection[str
 
 def _ordered(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(dict.fromkeys(problems), key=lambda problem: (problem.file, problem.line, problem.column))
+
+
+def _audience_problems(project: Project, catalog: Catalog, trust: Trust) -> Iterator[Problem]:
+    """Named audiences that no condition may refer to, because they are refused themselves."""
+    for name, text in project.settings.audiences.items():
+        try:
+            compile_condition(text, Scope(catalog, trust=trust))
+        except ConditionError as error:
+            yield project.file.condition_problem(("audiences", name), error)
 
 
 def _destination_problems(project: Project) -> Iterator[Problem]:
