@@ -232,7 +232,7 @@ _ENTER = """
 """
 _CONSUME = """
     INSERT INTO penstock.candidates
-    SELECT candidate_id, 'onboarding', contact_id, NULL, event_id, event_time, verdict, $tick FROM candidate
+    SELECT candidate_id, 'onboarding', contact_id, NULL, event_id, event_time, verdict, $tick, NULL FROM candidate
 """
 _ENTER_JOURNAL = """
     INSERT INTO penstock.journal
