@@ -234,12 +234,13 @@ class EntryPlanner:
     def rules(self) -> EntryRules:
         """Who is refused."""
         entry = self.workflow.entry
-        count, _, per = str(entry.cap).partition(" per ")
+        ramp = entry.ramp
         backfill = entry.backfill
         seconds_back = None if backfill is True else 0.0 if backfill is False else backfill.elapsed.total_seconds()
         return EntryRules(
-            entry.reentry, duration_seconds(entry.min_gap), seconds_back, duration_seconds(entry.max_age), int(count),
-            Duration.parse(per).elapsed.total_seconds(),
+            entry.reentry, duration_seconds(entry.min_gap), seconds_back, duration_seconds(entry.max_age),
+            entry.cap.amount, entry.cap.per.elapsed.total_seconds(), ramp.amount if ramp else None,
+            ramp.per.elapsed.total_seconds() if ramp else 0.0, entry.on_resume == "admit",
         )  # fmt: skip
 
 

@@ -285,7 +285,6 @@ LATER_STEPS: dict[str, str] = {
 
 LATER_KEYS: dict[YamlPath, str] = {
     ("trigger", "schedule"): _NOW_ENTRY,
-    ("entry", "ramp"): "what works now: entry.cap bounds the entries of each contact",
     ("policy", "holdout"): "leave it out; every contact gets the messages",
 }
 """Key that this version reads and does not execute yet -> what works instead."""

@@ -52,7 +52,11 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class EntryRules:
-    """Admission: who is refused. Times in seconds; `backfill` None = no limit, 0 = none."""
+    """Admission: who is refused, who waits. Times in seconds; `backfill` None = no limit, 0 = none.
+
+    `ramp_count` entries of all contacts together in `ramp_seconds`, None = no ramp; `waits_paused`: candidates of a
+    pause wait for its end.
+    """
 
     reentry: Literal["once", "after_exit", "always"]
     min_gap: float | None
@@ -60,6 +64,14 @@ class EntryRules:
     max_age: float | None
     cap_count: int
     cap_seconds: float
+    ramp_count: int | None = None
+    ramp_seconds: float = 0.0
+    waits_paused: bool = False
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a candidate can have to wait."""
+        return self.waits_paused or self.ramp_count is not None
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,10 @@ class Entry(Model):
     max_age: Duration | None = None
     cap: Rate = Rate("10 per 24h")
     ramp: Rate | None = None
+    on_resume: Annotated[
+        Literal["reject", "admit"],
+        Field(description="What becomes of candidates that arise while the workflow is paused."),
+    ] = "reject"
 
 
 class Goal(Model):

@@ -240,15 +240,27 @@ def demo(
 
 
 @verb()
-def resume(
+def pause(
     options: Options,
-    workflow: Annotated[str, typer.Argument(help="Name of the workflow.")],
+    workflow: Annotated[str, typer.Argument(help="Name of the workflow, or all.")],
     because: Annotated[str, typer.Option(help="Why, for the record.")] = "",
 ) -> None:
-    """Let a workflow that was quarantined after failing take part in ticks again."""
-    from studio.commands import resume
+    """Hold a workflow: nobody enters, nothing is sent; goals still end enrollments."""
+    from studio.commands import control
 
-    finish(resume.run(options, workflow=workflow, because=because))
+    finish(control.run(options, action="pause", workflow=workflow, because=because))
+
+
+@verb()
+def resume(
+    options: Options,
+    workflow: Annotated[str, typer.Argument(help="Name of the workflow, or all.")],
+    because: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Let a workflow go on that was paused, or quarantined after failing."""
+    from studio.commands import control
+
+    finish(control.run(options, action="resume", workflow=workflow, because=because))
 
 
 def finish(code: int) -> None:

@@ -6,6 +6,7 @@ goes in rounds, each round the earliest remaining candidate of every contact, as
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -59,34 +60,86 @@ def rows_table(plan: Plan) -> str:
     return f"{MODEL_ROWS}_{plan.workflow}"
 
 
-def admit(work: Work, deployed: Deployed, arrived: frozenset[str], started: frozenset[str]) -> int:
+@dataclass(frozen=True)
+class Door:
+    """What of the tick decides about entries, beside the candidates themselves.
+
+    Attributes:
+        arrived: names of the events that arrived.
+        started: workflows that were evaluated before.
+        paused: workflows that nobody may enter.
+        waiting: workflows for which candidates wait from earlier ticks.
+    """
+
+    arrived: frozenset[str] = frozenset()
+    started: frozenset[str] = frozenset()
+    paused: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+
+
+def who_waits(work: Work, paused: frozenset[str]) -> frozenset[str]:
+    """Workflows that are not paused and for which candidates wait from earlier ticks."""
+    admitting = [deployed.admitting for deployed in work.deployment.workflows.values()]
+    names = [plan.workflow for plan in admitting if plan and plan.rules.may_wait and plan.workflow not in paused]
+    if not names:
+        return frozenset()
+    return frozenset(row["workflow"] for row in work.rows(_WHO_WAITS, names=names))
+
+
+def admit(work: Work, deployed: Deployed, door: Door) -> int:
     """Admit the candidates of one workflow; gives the number of new enrollments."""
     plan = deployed.admitting
-    waiting = _gather(work, deployed, plan, arrived, started) if plan is not None else 0
+    if plan is None:
+        return 0
+    waiting = _gather(work, deployed, plan, door)
+    slots = _slots(work, plan) if waiting else None
     entered = 0
-    while plan is not None and waiting:
-        considered, admitted = _round(work, deployed, plan, waiting)
+    while waiting:
+        considered, admitted = _round(work, deployed, plan, waiting, slots, paused=plan.workflow in door.paused)
         waiting -= considered
         entered += admitted
+        slots = None if slots is None else slots - admitted
     work.count("entered", entered)
     return entered
 
 
-def _gather(work: Work, deployed: Deployed, plan: Plan, arrived: frozenset[str], started: frozenset[str]) -> int:
+def _slots(work: Work, plan: Plan) -> int | None:
+    """How many may still enter by the ramp: it counts entries by the tick of their admission."""
+    if plan.rules.ramp_count is None:
+        return None
+    given = {"workflow": plan.workflow, "per": int(plan.rules.ramp_seconds)}
+    return max(0, plan.rules.ramp_count - work.number(_RAMPED, **given))
+
+
+def _gather(work: Work, deployed: Deployed, plan: Plan, door: Door) -> int:
     """Fill `tick_candidates`; gives their number."""
-    fresh = deployed.name not in started
-    match plan.entry:
-        case EventEntry() if not fresh and not plan.trigger_events & arrived:
+    waiting = plan.workflow in door.waiting
+    if not _may_arise(work, deployed, plan, door):
+        if not waiting:
             return 0
-        case ModelEntry() if rows_table(plan) not in work.row_tables:
-            return 0
-        case _:
-            pass
+        work.run(_NO_CANDIDATES)
+        return _join_waiting(work, plan)
+    fresh = deployed.name not in door.started
     given = {"fresh": fresh, "workflow": plan.workflow}
     found = work.make(CANDIDATES, lambda: _candidates(work, plan), plan.workflow, str(plan.version), parameters=given)
     if fresh and found:
         found -= work.run("DELETE FROM tick_candidates WHERE candidate_at < $earliest", earliest=deployed.earliest)
-    return found
+    return found + (_join_waiting(work, plan) if waiting else 0)
+
+
+def _may_arise(work: Work, deployed: Deployed, plan: Plan, door: Door) -> bool:
+    match plan.entry:
+        case EventEntry():
+            return deployed.name not in door.started or bool(plan.trigger_events & door.arrived)
+        case ModelEntry():
+            return rows_table(plan) in work.row_tables
+        case _:
+            return True
+
+
+def _join_waiting(work: Work, plan: Plan) -> int:
+    """Add those who wait; who entered an audience enters the workflow at this tick, whenever the edge was."""
+    return work.run(_JOIN_WAITING, workflow=plan.workflow, edge=isinstance(plan.entry, AudienceEntry))
 
 
 def _candidates(work: Work, plan: Plan) -> exp.Expr:
@@ -106,7 +159,8 @@ def _candidates(work: Work, plan: Plan) -> exp.Expr:
     known = exp.select("1").from_(exp.alias_(work.state["candidates"], "k", table=True))
     known = known.where("k.candidate_id = n.candidate_id")
     known = known.where(exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(plan.workflow)))
-    return exp.select("n.*").from_(identified.subquery("n")).where(exp.Not(this=exp.Exists(this=known)))
+    found = exp.select("n.*", exp.column("candidate_at", table="n").as_("since"), exp.false().as_("waited"))
+    return found.from_(identified.subquery("n")).where(exp.Not(this=exp.Exists(this=known)))
 
 
 def _renamed(plan: Plan) -> Any:
@@ -129,8 +183,13 @@ def _edge_candidates() -> exp.Select:
     )  # fmt: skip
 
 
-def _round(work: Work, deployed: Deployed, plan: Plan, waiting: int) -> tuple[int, int]:
-    """Consider the earliest of the waiting candidates of every contact; gives how many, and how many entered."""
+def _round(
+    work: Work, deployed: Deployed, plan: Plan, waiting: int, slots: int | None, *, paused: bool
+) -> tuple[int, int]:
+    """Consider the earliest of the waiting candidates of every contact; gives how many, and how many entered.
+
+    While a ramp has free slots, a round ends before the second candidate of a contact, so that they go in order.
+    """
     rules = plan.rules
     is_event = isinstance(plan.entry, EventEntry)
     given: dict[str, Any] = {
@@ -138,12 +197,16 @@ def _round(work: Work, deployed: Deployed, plan: Plan, waiting: int) -> tuple[in
         "min_gap": _whole(rules.min_gap), "max_age": _whole(rules.max_age) if is_event else None,
         "cap": rules.cap_count, "per": int(rules.cap_seconds),
         "earliest": deployed.earliest if not isinstance(plan.entry, AudienceEntry) else datetime(1, 1, 1),
+        "paused": ("waiting" if rules.waits_paused else "paused") if paused else None, "slots": slots,
     }  # fmt: skip
-    considered = work.run(_ROUND, **given)
+    considered = work.run(_ROUND_IN_ORDER if slots else _ROUND, **given)
     entered = work.run(_ENTER, **given)
+    if rules.may_wait:
+        work.run(_NO_LONGER_WAITING, **given)
     work.run(_CONSUME, **given)
     work.journal(_ROUND_JOURNAL, "contact_id, enrollment_id", logged=list(_LOGGED), **given)
-    work.count("refused", considered - entered)
+    held = work.number("SELECT count(*) FROM tick_round WHERE verdict = 'waiting'") if rules.may_wait else 0
+    work.count("refused", considered - entered - held)
     if considered < waiting:
         work.run("DELETE FROM tick_candidates WHERE candidate_id IN (SELECT candidate_id FROM tick_round)")
     return considered, entered
@@ -178,11 +241,29 @@ _NEW_MEMBERS = """
     WHERE g.workflow = $workflow
         AND g.contact_id NOT IN (SELECT contact_id FROM audience_members WHERE name = $workflow)
 """
-_ROUND = """
-    CREATE OR REPLACE TEMP TABLE tick_round AS
-    SELECT c.candidate_id, c.contact_id, c.key, c.entry_ref, c.candidate_at, c.entry,
+_WHO_WAITS = """
+    SELECT DISTINCT workflow FROM candidates WHERE verdict = 'waiting' AND list_contains($names, workflow)
+"""
+_RAMPED = """
+    SELECT count(*) FROM enrollments AS n LEFT JOIN ticks AS t ON t.tick = n.entered_tick
+    WHERE n.workflow = $workflow
+        AND coalesce(t.tick_at, $tick_at) > $tick_at - CAST($per AS BIGINT) * INTERVAL '1' SECOND
+"""
+_NO_CANDIDATES = """
+    CREATE OR REPLACE TEMP TABLE tick_candidates (contact_id TEXT, key TEXT, entry_ref TEXT, candidate_at TIMESTAMP,
+        entry JSON, candidate_id UUID, since TIMESTAMP, waited BOOLEAN)
+"""
+_JOIN_WAITING = """
+    INSERT INTO tick_candidates
+    SELECT k.contact_id, k.key, k.entry_ref, CASE WHEN $edge THEN $tick_at ELSE k.candidate_at END, k.entry,
+        k.candidate_id, k.candidate_at, TRUE
+    FROM candidates AS k WHERE k.workflow = $workflow AND k.verdict = 'waiting'
+"""
+_RULED = """
+    SELECT c.candidate_id, c.contact_id, c.key, c.entry_ref, c.candidate_at, c.entry, c.since, c.waited,
         CASE
             WHEN c.candidate_at < $earliest THEN 'activation'
+            WHEN $paused IS NOT NULL THEN $paused
             WHEN CAST($max_age AS BIGINT) IS NOT NULL
                 AND $tick_at > c.candidate_at + CAST($max_age AS BIGINT) * INTERVAL '1' SECOND THEN 'stale_trigger'
             WHEN $reentry = 'once' AND p.entered > 0 THEN 'reentry'
@@ -196,10 +277,7 @@ _ROUND = """
             ) >= $cap THEN 'entry_cap'
             ELSE 'entered'
         END AS verdict
-    FROM (
-        SELECT *, row_number() OVER (PARTITION BY contact_id ORDER BY candidate_at, entry_ref) AS place
-        FROM tick_candidates
-    ) AS c
+    FROM ordered AS c
     LEFT JOIN (
         SELECT n.contact_id, n.key, count(*) AS entered, count(CASE WHEN n.exit IS NULL THEN 1 END) AS active,
             max(n.entry_at) AS last_entry
@@ -209,23 +287,65 @@ _ROUND = """
     ) AS p ON p.contact_id = c.contact_id AND p.key IS NOT DISTINCT FROM c.key
     WHERE c.place = 1
 """
+_RULED_BY_RAMP = (
+    """
+    SELECT r.candidate_id, r.contact_id, r.key, r.entry_ref, r.candidate_at, r.entry, r.since, r.waited,
+        CASE
+            WHEN r.verdict = 'entered' AND CAST($slots AS BIGINT) IS NOT NULL AND r.rank > $slots THEN 'waiting'
+            ELSE r.verdict
+        END AS verdict
+    FROM (
+        SELECT v.*, sum(CASE WHEN v.verdict = 'entered' THEN 1 ELSE 0 END)
+            OVER (ORDER BY v.since, v.entry_ref, v.contact_id, v.candidate_id) AS rank
+        FROM ("""
+    + _RULED
+    + """) AS v
+    ) AS r
+"""
+)
+_ROUND = (
+    """
+    CREATE OR REPLACE TEMP TABLE tick_round AS
+    WITH ordered AS (
+        SELECT *, row_number() OVER (PARTITION BY contact_id ORDER BY since, entry_ref) AS place FROM tick_candidates
+    )"""
+    + _RULED_BY_RAMP
+)
+_ROUND_IN_ORDER = (
+    """
+    CREATE OR REPLACE TEMP TABLE tick_round AS
+    WITH placed AS (
+        SELECT *, row_number() OVER (PARTITION BY contact_id ORDER BY since, entry_ref) AS place,
+            row_number() OVER (ORDER BY since, entry_ref, contact_id, candidate_id) AS line
+        FROM tick_candidates
+    ), ordered AS (
+        SELECT a.* FROM placed AS a
+        WHERE a.line < coalesce((SELECT min(b.line) FROM placed AS b WHERE b.place = 2), a.line + 1)
+    )"""
+    + _RULED_BY_RAMP
+)
 _ENTER = """
     INSERT INTO enrollments
     SELECT r.candidate_id, $workflow, $version, r.contact_id, r.key, r.entry_ref, r.entry, r.candidate_at, $first_step,
         r.candidate_at, r.candidate_at, NULL, NULL, NULL, $tick, $tick, NULL, NULL
     FROM tick_round AS r WHERE r.verdict = 'entered'
 """
+_NO_LONGER_WAITING = """
+    DELETE FROM candidates WHERE workflow = $workflow AND verdict = 'waiting'
+        AND candidate_id IN (SELECT candidate_id FROM tick_round WHERE verdict <> 'waiting')
+"""
 _CONSUME = """
     INSERT INTO candidates
-    SELECT r.candidate_id, $workflow, r.contact_id, r.key, r.entry_ref, r.candidate_at, r.verdict, $tick, NULL
-    FROM tick_round AS r
+    SELECT r.candidate_id, $workflow, r.contact_id, r.key, r.entry_ref, r.since, r.verdict, $tick,
+        CASE WHEN r.verdict = 'waiting' THEN r.entry END
+    FROM tick_round AS r WHERE NOT (r.waited AND r.verdict = 'waiting')
 """
 _ROUND_JOURNAL = """
     SELECT $workflow AS workflow, $version AS version, r.candidate_id AS enrollment_id, r.contact_id, r.key,
         NULL AS step,
-        CASE WHEN r.verdict = 'entered' THEN 'enter'
+        CASE WHEN r.verdict = 'entered' THEN 'enter' WHEN r.verdict = 'waiting' THEN 'waiting'
              WHEN list_contains($logged, r.verdict) THEN 'rejected' ELSE 'refused' END AS kind,
         NULL AS what, r.verdict AS outcome, r.candidate_at AS due, NULL AS action_id, r.entry_ref AS cause,
         CASE WHEN r.verdict = 'entered' THEN r.entry END AS details
-    FROM tick_round AS r
+    FROM tick_round AS r WHERE NOT (r.waited AND r.verdict = 'waiting')
 """

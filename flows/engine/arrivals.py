@@ -28,13 +28,14 @@ class Watermarks:
     """How far the engine has read.
 
     `model` greatest loaded_at, `own` last seq, `started` workflows it has evaluated, `zones` digest of the contacts'
-    time zones, None where no wait counts in calendar days.
+    time zones, None where no wait counts in calendar days, `held` workflows that did not advance (paused, set aside).
     """
 
     model: datetime | None = None
     own: int = 0
     started: frozenset[str] = frozenset()
     zones: str | None = None
+    held: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, value: Mapping[str, Any] | None) -> Watermarks:
@@ -43,12 +44,14 @@ class Watermarks:
             return cls()
         model = value.get("model")
         return cls(datetime.fromisoformat(model) if model else None, int(value.get("own", 0)),
-                   frozenset(value.get("started", ())), value.get("zones"))  # fmt: skip
+                   frozenset(value.get("started", ())), value.get("zones"),
+                   frozenset(value.get("held", ())))  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """The JSON of a tick row."""
         model = self.model.isoformat() if self.model else None
-        return {"model": model, "own": self.own, "started": sorted(self.started), "zones": self.zones}
+        return {"model": model, "own": self.own, "started": sorted(self.started), "zones": self.zones,
+                "held": sorted(self.held)}  # fmt: skip
 
 
 def collect(work: Work, before: Watermarks, pending: datetime | None) -> tuple[Watermarks, dict[str, int]]:

@@ -19,9 +19,10 @@ from compiler import frames
 from compiler.errors import PenstockError, StateError
 from compiler.lookup import event
 from compiler.plan import FRAME, Plan, Stage
-from flows.engine.admission import admit, find_edges, find_rows
+from flows.engine.admission import Door, admit, find_edges, find_rows, who_waits
 from flows.engine.arrivals import Watermarks, collect
 from flows.engine.clock import Clock
+from flows.engine.controls import paused
 from flows.engine.crash import crash_point
 from flows.engine.decisions import record
 from flows.engine.deployment import BEGINNING, Deployment
@@ -137,7 +138,7 @@ class Evaluator:
                 work.journal(_ASIDE, workflow=workflow, why=why)
                 self._quarantine(work, workflow)
         evaluated = after.started | frozenset(deployment.workflows)
-        watermarks = replace(after, started=evaluated)
+        watermarks = replace(after, started=evaluated, held=after.held | frozenset(aside))
         work.run(_TICK_ROW, watermarks=json.dumps(watermarks.as_json()), counts=json.dumps(work.counts), started_at=now,
                  finished_at=self._clock.now())  # fmt: skip
         return TickReport(number, tick_at, work.counts, dict(aside))
@@ -157,9 +158,12 @@ class _Tick:
         self.pending = pending
         self.arrived: frozenset[str] = frozenset()
         self.rezoned: frozenset[tuple[str, int]] = frozenset()
+        """Plans whose enrollments are all looked at: zones changed, or they were held and may go on."""
+        self.door = Door()
 
     def run(self) -> Watermarks:
         work, started = self.work, self.before.started
+        held = paused(work)
         after, arrived = collect(work, self.before, self.pending)
         self.arrived = frozenset(arrived)
         work.count("arrivals", sum(arrived.values()))
@@ -169,21 +173,23 @@ class _Tick:
             if (table := self._guarded(deployed.name, lambda d=deployed: find_rows(work, d))) is not None
         ]  # fmt: skip
         due = self._due()
-        after = replace(after, zones=self._zones())
+        after = replace(after, zones=self._zones(), held=held)
+        self.rezoned |= _released(work, self.before.held - held)
+        self.door = Door(self.arrived, started, held, who_waits(work, held))
         watching = any(plan.exits is not None and plan.watches_state for plan in work.deployment.plans)
-        if not (arrived or edges or row_tables or due or watching or self.rezoned):
+        if not (arrived or edges or row_tables or due or watching or self.rezoned or self.door.waiting):
             return after
         self._share(row_tables)
-        self._evaluate(due, started)
+        self._evaluate(due)
         return after
 
-    def _evaluate(self, due: dict[tuple[str, int], int], started: frozenset[str]) -> None:
+    def _evaluate(self, due: dict[tuple[str, int], int]) -> None:
         work, plans = self.work, self.work.deployment.plans
         for plan in plans:
             if plan.exits is not None and self._concerned(plan, due):
                 self._guarded(plan.workflow, lambda p=plan: self._exits(p, _ACTIVE))
         for deployed in work.deployment.workflows.values():
-            entered = self._guarded(deployed.name, lambda d=deployed: admit(work, d, self.arrived, started))
+            entered = self._guarded(deployed.name, lambda d=deployed: admit(work, d, self.door))
             admitting = deployed.admitting
             if entered and admitting is not None:
                 due[(admitting.workflow, admitting.version)] = (
@@ -191,7 +197,8 @@ class _Tick:
                 )
                 if admitting.exits is not None:
                     self._guarded(deployed.name, lambda p=admitting: self._exits(p, _ENTERED))
-        moving = [plan for plan in plans if self._due_or_woken(plan, due)]
+        may_move = [plan for plan in plans if plan.workflow not in self.door.paused]
+        moving = [plan for plan in may_move if self._due_or_woken(plan, due)]
         later = take_turns(work, moving, self.rezoned)
         for plan in moving:
             self._guarded(plan.workflow, lambda p=plan: self._advance(p, 1 if later else None))
@@ -219,6 +226,8 @@ class _Tick:
         watching = [plan for plan in work.deployment.plans if plan.exits is not None and plan.watches_state]
         for workflow, version in {*((plan.workflow, plan.version) for plan in watching), *self.rezoned}:
             work.run(_CONCERNED_ACTIVE, workflow=workflow, version=version)
+        for workflow in self.door.waiting:
+            work.run(_CONCERNED_WAITING, workflow=workflow)
         entries = BEGINNING if row_tables else work.rows(_EARLIEST_ENTRY)[0]["earliest"]
         share_contacts(work, entries)
 
@@ -258,7 +267,8 @@ class _Tick:
 
     def _exits(self, plan: Plan, which: str) -> None:
         work = self.work
-        if plan.exits is None or not self._scope(plan, which, every=plan.watches_state):
+        every = plan.watches_state or (plan.workflow, plan.version) in self.rezoned
+        if plan.exits is None or not self._scope(plan, which, every=every):
             return
         if not work.make("tick_exits", plan.exits, plan.workflow, str(plan.version)):
             return
@@ -334,6 +344,11 @@ def _repeated() -> exp.Expr:
     return frames.first_of_each(rows.where(exp.In(this=event("event_id"), query=exp.Subquery(this=twice))))
 
 
+def _released(work: Work, names: frozenset[str]) -> frozenset[tuple[str, int]]:
+    """The plans of workflows; what happened while they were held woke nobody."""
+    return frozenset((plan.workflow, plan.version) for plan in work.deployment.plans if plan.workflow in names)
+
+
 def _without(deployment: Deployment, aside: Iterable[str]) -> Deployment:
     names = set(aside)
     if not names:
@@ -383,12 +398,17 @@ _CONCERNED = """
 _EARLIEST_ENTRY = """
     SELECT least(
         (SELECT min(n.entry_at) FROM enrollments AS n WHERE n.exit IS NULL),
-        (SELECT min(a.event_time) FROM tick_arrivals AS a)
+        (SELECT min(a.event_time) FROM tick_arrivals AS a),
+        (SELECT min(k.candidate_at) FROM candidates AS k WHERE k.verdict = 'waiting')
     ) AS earliest
 """
 _CONCERNED_ACTIVE = """
     INSERT INTO tick_concerned
     SELECT n.contact_id FROM enrollments AS n WHERE n.workflow = $workflow AND n.version = $version AND n.exit IS NULL
+"""
+_CONCERNED_WAITING = """
+    INSERT INTO tick_concerned
+    SELECT k.contact_id FROM candidates AS k WHERE k.workflow = $workflow AND k.verdict = 'waiting'
 """
 _DUE = """
     SELECT workflow, version, count(*) AS n FROM enrollments WHERE exit IS NULL AND due_at <= $tick_at

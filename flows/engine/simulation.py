@@ -53,7 +53,11 @@ class Published:
 
 @dataclass(frozen=True)
 class Case:
-    """One case; times are naive UTC. `events`: (id, contact, name, event time, properties, loaded at, visible at)."""
+    """One case; times are naive UTC.
+
+    `events`: (id, contact, name, event time, properties, loaded at, visible at); `controls`: (at, pause or resume,
+    workflow or all).
+    """
 
     id: str
     title: str
@@ -69,6 +73,7 @@ class Case:
     templates: Mapping[str, str]
     ticks: tuple[datetime, ...]
     expect: tuple[str, ...] | None
+    controls: tuple[tuple[datetime, str, str], ...] = ()
     value: Value = field(repr=False, compare=False, default_factory=lambda: Value(None))
 
     @property
@@ -146,7 +151,7 @@ class _Reader:
 
     def case(self) -> Case:
         file = self.file
-        for key, what in (("merges", "contact merges"), ("control", "pause and resume")):
+        for key, what in (("merges", "contact merges"),):
             if getattr(file, key):
                 raise self._error((key,), f"{what} are not executed by this version", code="E900")
         events = tuple(self._event(number, row) for number, row in enumerate(file.events))
@@ -156,7 +161,8 @@ class _Reader:
             models={name: tuple(self._model_rows(name, rows)) for name, rows in file.models.items()},
             changes=tuple(self._change(n, row) for n, row in enumerate(file.changes)),
             scores=tuple(self._score(n, row) for n, row in enumerate(file.scores)),
-            workflows=tuple(self._workflows()), templates=file.templates,
+            workflows=(workflows := tuple(self._workflows())), templates=file.templates,
+            controls=tuple(self._controls({p.document.workflow.workflow for p in workflows})),
             destination={name: tuple(answers) for name, answers in file.destination.items()},
             ticks=tuple(self._ticks()), expect=None if file.expect is None else tuple(file.expect), value=self.value,
         )  # fmt: skip
@@ -237,6 +243,19 @@ class _Reader:
                 parse_value(entry["workflow"], str(self.path), source=self.value, path=(*path, "workflow"))
             )
             yield Published(document, published_at=self._time((*path, "at"), entry["at"]))
+
+    def _controls(self, known: set[str]) -> Iterator[tuple[datetime, str, str]]:
+        for number, row in enumerate(self.file.control):
+            path = ("control", number)
+            self._keys(path, row, {"at"}, {"pause", "resume"})
+            action = next(iter(row.keys() - {"at"}), None)
+            if action is None or len(row) != 2:
+                raise self._error(path, "a control has `at` and either `pause` or `resume`")
+            if row[action] != "all" and row[action] not in known:
+                raise self._error(
+                    (*path, action), f"no workflow '{row[action]}' in this case", hint=nearest(str(row[action]), known)
+                )
+            yield self._time((*path, "at"), row["at"]), action, row[action]
 
     def _from_file(self, path: tuple[str | int, ...], name: str) -> Document:
         here = self.path.parent

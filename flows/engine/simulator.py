@@ -30,6 +30,7 @@ from flows.engine.intents import Intent
 from flows.engine.log import log_rows
 from flows.engine.recheck import rechecker
 from flows.engine.simulation import Case, Published
+from flows.journal.ids import identity
 from flows.journal.migrations import migrate
 from flows.warehouse.base import Warehouse
 from flows.warehouse.duckdb import DuckDBWarehouse
@@ -220,6 +221,7 @@ class _Tables:
         self.events = sorted(case.events, key=lambda event: event[6])
         self.models = {name: sorted(rows, key=lambda row: row[0]) for name, rows in case.models.items()}
         self.scores = sorted(case.scores, key=lambda score: score[0])
+        self.controls = sorted(case.controls, key=lambda control: control[0])
         self.shown: dict[str, int] = {}
         self._create(CONTACTS, self.columns)
         self._create(EVENTS, {"event_id": "text", "contact_id": "text", "name": "text", "event_time": "timestamp",
@@ -282,6 +284,16 @@ class _Tables:
         scored = self._due("score", [score[0] for score in self.scores], moment)
         for at, contact, name, value in self.scores[scored.start : scored.stop]:
             self._load(f"score_{name}", [{"contact_id": contact, "score": value, "scored_at": at}])
+        ruled = self._due("controls", [control[0] for control in self.controls], moment)
+        for number in ruled:
+            self._control(number, *self.controls[number])
+
+    def _control(self, number: int, at: datetime, action: str, name: str) -> None:
+        row = {
+            "control_id": identity("control", number), "scope": name if name == "all" else f"workflow:{name}",
+            "action": action, "created_at": at,
+        }  # fmt: skip
+        self.warehouse.load((SCHEMA, "controls"), pa.Table.from_pylist([row]))
 
     def _due(self, what: str, times: list[datetime], moment: datetime) -> range:
         start = self.shown.get(what, 0)
