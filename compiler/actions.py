@@ -12,6 +12,7 @@ from compiler.advance import StepParts
 from compiler.catalog import Catalog, DestinationInfo, Role
 from compiler.content import snippet_reads
 from compiler.errors import DefinitionError, Problem, nearest
+from compiler.functions import arm_column
 from compiler.graph import FlowNode, YamlPath
 from compiler.lookup import frame, seconds
 from compiler.messages import first_of, skips
@@ -214,6 +215,23 @@ def action_row(node: FlowNode, parts: StepParts, stage: str, routing: Routing, t
         index=node.index, step=node.id, kind=kind, what=what(step), destination=routing.resolve(node),
         template=step.email if isinstance(step, EmailStep) and isinstance(step.email, str) else None,
         transactional=isinstance(step, MessageStep) and step.transactional,
+        rows=exp.select(*columns).from_(f"{stage} AS f").where(arrived), path=node.path,
+    )  # fmt: skip
+
+
+def split_row(node: FlowNode, stage: str) -> Action:
+    """The arms that enrollments took at a split, as rows of the log."""
+    reached = exp.column(f"a{node.index}", table="f")
+    columns = [
+        frame("enrollment_id"), frame("contact_id"), frame("key"), exp.Literal.number(node.index).as_("ordinal"),
+        exp.Literal.string(node.id).as_("step"), exp.Literal.string("split").as_("kind"),
+        exp.column(arm_column(node.id), table="f", quoted=True).as_("what"), reached.copy().as_("due"),
+        exp.Literal.string("ok").as_("outcome"), exp.cast(exp.null(), "json").as_("payload"),
+        exp.cast(exp.null(), "timestamp").as_("expires_at"),
+    ]  # fmt: skip
+    arrived = exp.Not(this=exp.Is(this=reached.copy(), expression=exp.Null()))
+    return Action(
+        index=node.index, step=node.id, kind="split", what="", destination=None, template=None, transactional=False,
         rows=exp.select(*columns).from_(f"{stage} AS f").where(arrived), path=node.path,
     )  # fmt: skip
 

@@ -15,16 +15,20 @@ from sqlglot import exp
 
 from compiler.calendar import after, elapsed_more_than
 from compiler.condition import Condition
-from compiler.functions import campaign_column, points_column, tag_column
+from compiler.functions import arm_column, campaign_column, points_column, tag_column
 from compiler.graph import Flow, FlowNode
+from compiler.identity import bucket_tree
 from compiler.lookup import first_between, frame, seconds, tick_at
 from compiler.messages import HELD, SENT, first_of, skips
 from compiler.plan import FRAME, STAGE
 from compiler.workflow import (
     ActionStep,
+    BranchStep,
     CampaignStep,
     ScoreStep,
     SetStep,
+    SplitStep,
+    SwitchStep,
     TagStep,
     UntagStep,
     WaitForStep,
@@ -34,6 +38,7 @@ from compiler.workflow import (
 STEPS_PER_STAGE = 100
 _WRITING = TagStep | UntagStep | SetStep | ScoreStep | CampaignStep
 _NEVER = exp.cast(exp.null(), "timestamp")
+_NO_BUCKET = exp.cast(exp.null(), "double")
 _P, _L, _U = (exp.column(name, table="f", quoted=True) for name in "plu")
 
 
@@ -43,6 +48,7 @@ class StepParts:
 
     Attributes:
         test: the branch's condition, or an action's `if`.
+        cases: the conditions of a switch, by outcome.
         waits: frame columns of the awaited events' times (wait_for).
         values: an action's SQL values by key, e.g. the fields of `set`.
         require: the consent that a message needs.
@@ -52,6 +58,7 @@ class StepParts:
     """
 
     test: Condition | None = None
+    cases: Mapping[str, Condition] = field(default_factory=dict)
     waits: tuple[str, ...] = ()
     values: Mapping[str, Condition] = field(default_factory=dict)
     require: exp.Expr | None = None
@@ -90,6 +97,7 @@ class Layers:
         tracked: frozenset[str],
         mutable: Sequence[str],
         leaving: Sequence[exp.Expr] = (),
+        workflow: str = "",
     ) -> None:
         """`tracked`: steps whose logical time is kept as `s_<id>`; `mutable`: frame columns that steps may rewrite.
 
@@ -98,9 +106,11 @@ class Layers:
         """
         self._leaving = tuple(leaving)
         self._flow = flow
+        self._workflow = workflow
         self._parts = parts
         self._timing = timing
-        self._kept = frozenset({*mutable, *(f"s_{step}" for step in tracked)})
+        splits = [node.id for node in flow.nodes if isinstance(node.step, SplitStep)]
+        self._kept = frozenset({*mutable, *(f"s_{step}" for step in tracked), *map(arm_column, splits)})
         self._layers: list[tuple[str, dict[str, exp.Expr]]] = []
         self.completed = len(flow.nodes)
 
@@ -178,8 +188,13 @@ class Layers:
                 if self._leaving and not isinstance(node.step, _WRITING):
                     self._leave(node)
                 self._action(node, node.step)
-            case _ if "then" in node.successors:
-                self._branch(node)
+            case BranchStep():
+                test = self._parts[node.id].test
+                self._branch(node, [("then", test.tree if test else exp.false())])
+            case SwitchStep():
+                self._branch(node, [(outcome, test.tree) for outcome, test in self._parts[node.id].cases.items()])
+            case SplitStep():
+                self._split(node, node.step)
             case _:
                 pass
 
@@ -210,12 +225,39 @@ class Layers:
         """A layer that sets `u` for those who stand at the step."""
         self._add(node, {"u": _when(self._here(node), moment, _U)}, part="u")
 
-    def _branch(self, node: FlowNode) -> None:
-        test = self._parts[node.id].test
-        chosen = _when(test.tree if test else exp.false(), self._target(node, "then"), self._target(node, "else"))
+    def _branch(self, node: FlowNode, tests: Sequence[tuple[str, exp.Expr]]) -> None:
+        """A layer to the first outcome whose test holds, else to `else`."""
+        ifs = [exp.If(this=test.copy(), true=self._target(node, outcome)) for outcome, test in tests]
+        chosen = exp.Case(ifs=ifs, default=self._target(node, "else"))
         self._add(node, {
             "p": _when(self._here(node), chosen, _P),
             **self._track(node, lambda old: _when(self._here(node), _L, old)),
+        })  # fmt: skip
+
+    def _split(self, node: FlowNode, step: SplitStep) -> None:
+        """Two layers: the arm, which is the stored one or follows from the contact's bucket, and the way into it."""
+        here, arm = self._here(node), _column(arm_column(node.id))
+        salt = step.salt if step.salt is not None else f"{self._workflow}:{node.id}"
+        self._add(node, {f"b{node.index}": _when(here, bucket_tree(salt, frame("contact_id")), _NO_BUCKET)}, part="b")
+        bucket, ifs, total = exp.Mul(this=frame(f"b{node.index}"), expression=exp.Literal.number(100)), [], 0.0
+        for name, weight in step.split.items():
+            total += weight
+            below = exp.LT(this=bucket.copy(), expression=exp.Literal.number(f"{total:.6f}"))
+            ifs.append(exp.If(this=below, true=exp.Literal.string(name)))
+        drawn = exp.Case(ifs=ifs, default=exp.Literal.string(list(step.split)[-1]))
+        stored = exp.In(this=arm.copy(), expressions=[exp.Literal.string(name) for name in step.split])
+        self._add(node, {
+            arm.name: _when(here, _when(stored, arm, drawn), arm),
+            f"a{node.index}": _when(here, _L, _NEVER),
+        }, part="a")  # fmt: skip
+        ways = [
+            exp.If(this=exp.and_(self._here(node), exp.EQ(this=arm.copy(), expression=exp.Literal.string(name))),
+                   true=self._target(node, name))
+            for name in step.split
+        ]  # fmt: skip
+        self._add(node, {
+            "p": exp.Case(ifs=ways, default=_P.copy()),
+            **self._track(node, lambda old: _when(here, _L, old)),
         })  # fmt: skip
 
     def _wait_for(self, node: FlowNode, step: WaitForStep) -> None:

@@ -17,7 +17,7 @@ from compiler.graph import Flow, check, flow
 from compiler.linter import lint
 from compiler.parser import Document, unsupported
 from compiler.planner import Settings, problems
-from compiler.workflow import BaseStep, Policy, Workflow
+from compiler.workflow import BaseStep, Policy, SwitchStep, Workflow
 from compiler.yaml import YamlPath
 
 __all__ = ["Checked", "Trust", "check_templates", "check_workflow", "condition_texts", "step_references"]
@@ -95,6 +95,8 @@ def _step_texts(step: BaseStep) -> Iterator[tuple[YamlPath, str]]:
         text = getattr(step, name, None)
         if isinstance(text, str):
             yield (key,), text
+    if isinstance(step, SwitchStep):
+        yield from ((("switch", number, "if"), arm.if_) for number, arm in enumerate(step.switch))
 
 
 def step_references(text: str) -> list[str]:

@@ -51,6 +51,7 @@ class Scope:
         catalog: tables, columns, events, scores.
         entry: shape of `entry.*`, None where there is no entry.
         steps: ids of steps that may be named.
+        splits: those of them that are splits and have an arm.
         enrollment: whether the frame row is an enrollment (`since`, `opened()`, `steps.*` have a meaning).
         goals: texts of the workflow's goals, for `goal.met`.
         trust: allow-list level.
@@ -61,6 +62,7 @@ class Scope:
     catalog: Catalog
     entry: EntryShape | None = None
     steps: frozenset[str] = frozenset()
+    splits: frozenset[str] = frozenset()
     enrollment: bool = False
     goals: tuple[str, ...] = ()
     trust: Trust = "sql"
@@ -81,6 +83,7 @@ class Condition:
         properties: event properties read, name -> type (`other` = text without a declared type).
         events: event names looked at.
         since_steps: steps whose logical time is needed as frame column `s_<id>`.
+        arms: splits whose arm is needed as frame column `arm_<id>`.
         fields: contact fields that Penstock owns and the condition reads.
         tags: tags the condition reads.
         kept: frame columns it reads of points and campaigns, which steps write.
@@ -99,6 +102,7 @@ class Condition:
     properties: Mapping[str, str] = field(default_factory=dict)
     events: frozenset[str] = frozenset()
     since_steps: frozenset[str] = frozenset()
+    arms: frozenset[str] = frozenset()
     fields: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
     kept: frozenset[str] = frozenset()
@@ -110,8 +114,8 @@ class Condition:
 
     @property
     def written(self) -> bool:
-        """Whether it reads what steps write: tags, fields, points, campaigns."""
-        return bool(self.tags or self.fields or self.kept)
+        """Whether it reads what steps write: tags, fields, points, campaigns, arms."""
+        return bool(self.tags or self.fields or self.kept or self.arms)
 
 
 def compile_condition(text: str, scope: Scope) -> Condition:
@@ -223,6 +227,7 @@ class _Lowering:
             text=text, tree=typed.tree, type=typed.type, lookups=dict(calls.lookups), facts=dict(calls.facts),
             contact_columns=frozenset(calls.contact_columns), properties=dict(calls.properties),
             events=frozenset(calls.events), since_steps=frozenset(calls.since_steps), fields=frozenset(calls.fields),
+            arms=frozenset(calls.arms),
             tags=frozenset(calls.tags), kept=frozenset(calls.kept), clock=calls.clock,
             state=calls.state or self.subquery, relations=frozenset(self.relations), subquery=self.subquery,
             zone=calls.zone,

@@ -11,6 +11,8 @@ from compiler.workflow import (
     EventTrigger,
     ExitStep,
     ModelTrigger,
+    SplitStep,
+    SwitchStep,
     WaitForStep,
     WaitStep,
     Workflow,
@@ -58,6 +60,11 @@ def _shape(node: FlowNode) -> str:
     match node.step:
         case BranchStep() as step:
             return f"{{{_quoted(f'{node.id}: {step.if_}')}}}"
+        case SwitchStep():
+            return f"{{{_quoted(f'{node.id}: switch')}}}"
+        case SplitStep() as step:
+            weights = ", ".join(f"{name} {weight:g}" for name, weight in step.split.items())
+            return f"{{{_quoted(f'{node.id}: split {weights}')}}}"
         case WaitForStep() as step:
             within = f" within {step.within}" if step.within else ""
             return f"{{{{{_quoted(f'{node.id}: wait for {step.wait_for}{within}')}}}}}"

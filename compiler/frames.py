@@ -33,6 +33,7 @@ class Needs:
     properties: dict[str, str] = field(default_factory=dict)
     events: set[str] = field(default_factory=set)
     since_steps: set[str] = field(default_factory=set)
+    arms: set[str] = field(default_factory=set)
 
     def add(self, *conditions: Condition | None) -> Needs:
         """Take in the needs of conditions."""
@@ -44,6 +45,7 @@ class Needs:
                 self.properties.update(condition.properties)
                 self.events.update(condition.events)
                 self.since_steps.update(condition.since_steps)
+                self.arms.update(condition.arms)
         return self
 
     @property

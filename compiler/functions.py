@@ -52,6 +52,7 @@ class Calls:
         self.properties: dict[str, str] = {}
         self.events: set[str] = set()
         self.since_steps: set[str] = set()
+        self.arms: set[str] = set()
         self.fields: set[str] = set()
         self.tags: set[str] = set()
         self.kept: set[str] = set()
@@ -150,7 +151,7 @@ class Calls:
             raise refuse(node, "event_sum() takes since => 'entry' or within, not a step", code="E207")
         times = frame(self._lookup(label, "times", options).column)
         self.since_steps.add(step)
-        lower = frame(f"s_{step}")
+        lower = exp.column(f"s_{step}", table="f", quoted=True)
         match name:
             case "did" | "event_count":
                 count = count_since(times, lower)
@@ -305,11 +306,16 @@ class Calls:
         return identity_tree([exp.cast(frame("enrollment_id"), "text"), step, _FIRST_VISIT])
 
     def step_value(self, node: exp.Expr, step: str, name: str) -> Typed:
-        """`steps.<id>.sent_at` and `steps.<id>.status` of this enrollment's message; NULL before it was sent."""
+        """`steps.<id>.sent_at`, `status` and, of a split, `arm` in this enrollment; NULL before it was there."""
         if not self.scope.enrollment or step not in self.scope.steps:
             raise refuse(node, f"no step '{step}'", code="E208", hint=nearest(step, self.scope.steps))
-        if name not in ("sent_at", "status"):
-            raise refuse(node, f"steps.{step} has no '{name}'", code="E203", hint=nearest(name, ["sent_at", "status"]))
+        known = ["sent_at", "status", *(["arm"] if step in self.scope.splits else [])]
+        if name not in known:
+            raise refuse(node, f"steps.{step} has no '{name}'", code="E203", hint=nearest(name, known))
+        if name == "arm":
+            self.arms.add(step)
+            self.state = True
+            return Typed(exp.column(arm_column(step), table="f", quoted=True), "text")
         if name == "status":
             return Typed(frame(self._fact(f"status_{step}", self._status(step))), "text")
         sent = exp.EQ(this=exp.column("state", table="d"), expression=exp.Literal.string("sent"))
@@ -363,6 +369,7 @@ class Calls:
         self.properties.update(inner.properties)
         self.events.update(inner.events)
         self.since_steps.update(inner.since_steps)
+        self.arms.update(inner.arms)
         self.fields.update(inner.fields)
         self.tags.update(inner.tags)
         self.kept.update(inner.kept)
@@ -524,6 +531,11 @@ def points_column(score: str) -> str:
 def campaign_column(campaign: str) -> str:
     """The frame column that says whether the contact is in a campaign."""
     return f"campaign_{campaign}"
+
+
+def arm_column(step: str) -> str:
+    """The frame column with the arm that the enrollment took at a split."""
+    return f"arm_{step}"
 
 
 def wall_clock(moment: exp.Expr, zone: exp.Expr) -> exp.Expr:

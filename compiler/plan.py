@@ -15,14 +15,14 @@ from sqlglot import exp
 
 SCOPE = "tick_scope"
 SCOPE_COLUMNS = ("enrollment_id", "contact_id", "key", "entry_ref", "entry", "entry_at", "position", "logical_at",
-                 "due_at", "steps")  # fmt: skip
+                 "due_at", "steps", "arms", "visits")  # fmt: skip
 """Columns of `tick_scope`: the enrollments that a tick looks at."""
 FRAME = "tick_frame"
 STAGE = "tick_stage"
 CANDIDATES = "tick_candidates"
 MODEL_ROWS = "tick_rows"
 
-Kind = Literal["email", "notify", "task", "crm", "webhook", "tag", "untag", "set", "score", "campaign"]
+Kind = Literal["email", "notify", "task", "crm", "webhook", "tag", "untag", "set", "score", "campaign", "split"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class Action:
     """One action of the workflow: `rows` selects from the stage that reached it.
 
     Columns of `rows`: enrollment_id, contact_id, key, ordinal, step, kind, what, due, outcome, payload, expires_at.
-    `outcome` is `decided` (an intent), `ok` (done by the tick), or `skipped(<reason>)`.
+    `outcome` is `decided` (an intent), `ok` (done by the tick), or `skipped(<reason>)`. A split's arm is its
+    `what`.
     """
 
     index: int
@@ -114,7 +115,7 @@ class Plan:
         frame: makes `tick_frame` from `tick_scope`.
         stages: the layers.
         moves: over the last stage: enrollment_id, contact_id, key, position, logical_at, due_at, steps, exit, moved,
-            ordinal, due.
+            ordinal, due, and the JSON `arms`, `visits`, NULL where the workflow keeps none.
         refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for; None if none is.
         contact_columns, properties, events: what the tick's shared tables must carry for this plan.
         waits_by_zone: some step waits in calendar days on the contact's wall clock.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from compiler import frames
-from compiler.actions import Routing, Texts, action_row, message_texts
+from compiler.actions import Routing, Texts, action_row, message_texts, split_row
 from compiler.advance import Layers, StepParts, Timing, columns_read
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
@@ -17,7 +17,7 @@ from compiler.condition import Condition, Scope, compile_wait_for
 from compiler.entry import Compiling, EntryPlanner, contact_columns, duration_seconds, entry_shape
 from compiler.errors import ConditionError, DefinitionError, Problem
 from compiler.frames import Needs
-from compiler.functions import campaign_column, points_column, tag_column
+from compiler.functions import arm_column, campaign_column, points_column, tag_column
 from compiler.graph import Flow, FlowNode, YamlPath, flow
 from compiler.lookup import frame, seconds, tick_at
 from compiler.messages import HELD, SENT_BEFORE, counts, over_cap, quiet, sent_before
@@ -34,6 +34,8 @@ from compiler.workflow import (
     Policy,
     ScoreStep,
     SetStep,
+    SplitStep,
+    SwitchStep,
     TagStep,
     UntagStep,
     WaitForStep,
@@ -101,7 +103,7 @@ class _Planner:
         self.routing = Routing(catalog, self.compiling.problems)
         self.scope = Scope(
             catalog, entry=entry_shape(workflow, catalog), steps=frozenset(node.id for node in self.graph.nodes),
-            enrollment=True,
+            enrollment=True, splits=frozenset(n.id for n in self.graph.nodes if isinstance(n.step, SplitStep)),
             goals=tuple(goal.when for goal in workflow.goals), trust=settings.trust, workflow=workflow.workflow,
         )  # fmt: skip
         self.compiled = _Compiled()
@@ -134,7 +136,7 @@ class _Planner:
         needs.contact_columns.update(*(texts.contact for texts in self._texts().values()))
         layers = Layers(
             self.graph, compiled.parts, self._timing(), self._tracked(), self._mutable(frame_needs),
-            [condition.tree for _, condition in self._leaving()],
+            [condition.tree for _, condition in self._leaving()], self.workflow.workflow,
         )  # fmt: skip
         entry = self.entry.entry(self.policy.default_timezone or "UTC")
         exits = self._exits()
@@ -179,9 +181,9 @@ class _Planner:
             return None
         conditions = [*compiled.goals, *compiled.exits]
         needs = Needs().add(*conditions)
-        base = exp.select("s.*", *contact_columns(self._tz(), *conditions), *self._step_times(needs)).from_(
-            f"{SCOPE} AS s"
-        )
+        base = exp.select(
+            "s.*", *contact_columns(self._tz(), *conditions), *_kept(needs.since_steps, needs.arms)
+        ).from_(f"{SCOPE} AS s")
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
         built = frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
                              trigger=self._by_event())  # fmt: skip
@@ -217,6 +219,10 @@ class _Planner:
         match step:
             case BranchStep():
                 return StepParts(test=self._compile((*path, "if"), step.if_))
+            case SwitchStep():
+                cases = {f"case{number + 1}": self._compile((*path, "switch", number, "if"), arm.if_)
+                         for number, arm in enumerate(step.switch)}  # fmt: skip
+                return StepParts(cases={name: case for name, case in cases.items() if case is not None})
             case WaitForStep():
                 return StepParts(waits=self._wait_for(node, step))
             case ActionStep():
@@ -327,7 +333,11 @@ class _Planner:
     def _step_conditions(self) -> list[Condition]:
         found = [condition for condition in self.compiled.waiting]
         for parts in self.compiled.parts.values():
-            found += [condition for condition in (parts.test, *parts.values.values()) if condition is not None]
+            found += [
+                condition
+                for condition in (parts.test, *parts.cases.values(), *parts.values.values())
+                if condition is not None
+            ]
         return found
 
     def _everything(self) -> list[Condition]:
@@ -411,9 +421,6 @@ class _Planner:
                     pass
         return sorted(written & set(needs.facts))
 
-    def _step_times(self, needs: Needs) -> list[exp.Expr]:
-        return _step_times(needs.since_steps)
-
     def _tz(self) -> exp.Expr:
         default = exp.Literal.string(self.policy.default_timezone or "UTC")
         return exp.Coalesce(this=exp.column("tz", table="c"), expressions=[default])
@@ -428,7 +435,7 @@ class _Planner:
         columns = [exp.column(name, table="s") for name in SCOPE_COLUMNS if name in read]
         columns += [exp.column(name, table="c", quoted=True) for name in contact if name in read]
         base = exp.select(
-            *columns, self._tz().as_("tz"), exp.column("p0", table="g"), *_step_times(self._tracked())
+            *columns, self._tz().as_("tz"), exp.column("p0", table="g"), *_kept(self._tracked(), self.scope.splits)
         ).from_(f"{SCOPE} AS s")  # fmt: skip
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
         base = base.join(places, on="g.step = s.position", join_type="left")
@@ -440,8 +447,10 @@ class _Planner:
         texts = self._texts()
         actions: dict[str, list[Action]] = {}
         for node in self.graph.nodes:
+            stage = layers.stage_of(node)
+            if isinstance(node.step, SplitStep):
+                actions.setdefault(stage, []).append(split_row(node, stage))
             if isinstance(node.step, ActionStep):
-                stage = layers.stage_of(node)
                 made = action_row(node, self.compiled.parts[node.id], stage, self.routing, texts[node.id])
                 actions.setdefault(stage, []).append(made)
         readers: dict[str, list[exp.Expr]] = {name: [action.rows for action in made] for name, made in actions.items()}
@@ -468,17 +477,14 @@ class _Planner:
             exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(index)), true=exp.Literal.string(reason))
             for index, (reason, _) in enumerate(self._leaving(), layers.completed + 1)
         ]  # fmt: skip
-        tracked = sorted(self._tracked())
-        steps: exp.Expr = exp.column("steps", table="f")
-        if tracked:
-            pairs: list[exp.Expr] = []
-            for step in tracked:
-                pairs += [exp.Literal.string(step), exp.column(f"s_{step}", table="f", quoted=True)]
-            steps = exp.Anonymous(this="json_object", expressions=pairs)
+        tracked = {step: f"s_{step}" for step in self._tracked()}
+        steps = _kept_object(tracked) if tracked else exp.column("steps", table="f")
+        arms = _kept_object({step: arm_column(step) for step in self.scope.splits})
         outer = exp.select(
             frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
             exp.Coalesce(this=exp.Case(ifs=ids), expressions=[frame("position")]).as_("position"),
-            moment.as_("logical_at"), layers.due().as_("due_at"), steps.as_("steps"),
+            moment.as_("logical_at"), layers.due().as_("due_at"), steps.as_("steps"), arms.as_("arms"),
+            _kept_object({}).as_("visits"),
             exp.Case(ifs=reasons).as_("exit"), exp.NEQ(this=p.copy(), expression=frame("p0")).as_("moved"),
             frame("due_at").as_("due_before"),
         ).from_(f"{layers.last_stage} AS f")  # fmt: skip
@@ -496,8 +502,30 @@ class _Planner:
         return found
 
 
+def _kept(times: Collection[str], splits: Collection[str]) -> list[exp.Expr]:
+    """What the enrollment keeps about its steps, as columns: logical times `s_<id>` and arms `arm_<id>`."""
+    return [*_step_times(times), *(_member("arms", step).as_(arm_column(step), quoted=True) for step in sorted(splits))]
+
+
+def _member(column: str, step: str) -> exp.Expr:
+    path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=step)])
+    return exp.Paren(this=exp.JSONExtractScalar(this=exp.column(column, table="s"), expression=path))
+
+
+def _kept_object(members: Mapping[str, str]) -> exp.Expr:
+    """What the enrollment keeps about its steps as JSON, step -> frame column; NULL when there is nothing to keep."""
+    if not members:
+        return exp.cast(exp.null(), "json")
+    pairs: list[exp.Expr] = []
+    for step, kept in sorted(members.items()):
+        pairs += [exp.Literal.string(step), exp.column(kept, table="f", quoted=True)]
+    return exp.Anonymous(this="json_object", expressions=pairs)
+
+
 def _step_times(steps: Collection[str]) -> list[exp.Expr]:
     """The times of steps as columns `s_<id>`; the JSON text is parsed once for all of them."""
+    if not steps:
+        return []
     shape = json.dumps(dict.fromkeys(sorted(steps), "TIMESTAMP"))
     kept = exp.column("steps", table="s")
     times = exp.Anonymous(this="json_transform", expressions=[kept, exp.Literal.string(shape)])

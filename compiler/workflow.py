@@ -308,7 +308,7 @@ class Arm(Model):
 class SwitchStep(BaseStep):
     """First true arm."""
 
-    switch: tuple[Arm, ...]
+    switch: Annotated[tuple[Arm, ...], Field(min_length=1)]
     else_: Annotated[tuple[Step, ...], Field(alias="else")] = ()
 
 
@@ -318,6 +318,14 @@ class SplitStep(BaseStep):
     split: dict[str, Annotated[float, Field(strict=True, ge=0, le=100)]]
     salt: str | None = None
     arms: dict[str, tuple[Step, ...]]
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitStep:
+        if set(self.split) != set(self.arms):
+            raise ValueError("'split' and 'arms' name the same arms")
+        if abs(sum(self.split.values()) - 100) > 1e-6:
+            raise ValueError(f"the weights add up to {sum(self.split.values()):g}, not to 100")
+        return self
 
 
 class Choose(Model):

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from compiler.graph import Flow, FlowNode, flow
 from compiler.linter.rule import Finding, Rule
 from compiler.parser import Document
-from compiler.workflow import BranchStep, MessageStep, WaitForStep, WaitStep, WaitUntilStep, WindowStep
+from compiler.workflow import BranchStep, MessageStep, SwitchStep, WaitForStep, WaitStep, WaitUntilStep, WindowStep
+from compiler.yaml import YamlPath
 
 _ENGAGEMENT = re.compile(r"\b(opened|clicked|replied|bounced|delivered)\s*\(\s*'([A-Za-z0-9_-]+)'\s*\)", re.IGNORECASE)
 
@@ -23,14 +24,21 @@ class AskedTooEarly(Rule):
         """Branches that every path reaches from the message without waiting in between."""
         graph = flow(document.workflow)
         for node in graph.nodes:
-            match node.step:
-                case BranchStep() as branch:
-                    for match in _ENGAGEMENT.finditer(branch.if_):
-                        sent = graph.named(match[2])
-                        if sent is not None and isinstance(sent.step, MessageStep) and _at_once(graph, sent, node):
-                            yield self.finding(document, (*node.path, "if"), function=match[1].lower(), step=match[2])
-                case _:
-                    pass
+            for path, text in _questions(node):
+                for match in _ENGAGEMENT.finditer(text):
+                    sent = graph.named(match[2])
+                    if sent is not None and isinstance(sent.step, MessageStep) and _at_once(graph, sent, node):
+                        yield self.finding(document, path, function=match[1].lower(), step=match[2])
+
+
+def _questions(node: FlowNode) -> list[tuple[YamlPath, str]]:
+    match node.step:
+        case BranchStep() as branch:
+            return [((*node.path, "if"), branch.if_)]
+        case SwitchStep() as switch:
+            return [((*node.path, "switch", number, "if"), arm.if_) for number, arm in enumerate(switch.switch)]
+        case _:
+            return []
 
 
 def _at_once(graph: Flow, sent: FlowNode, asked: FlowNode) -> bool:

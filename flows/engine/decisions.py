@@ -95,7 +95,8 @@ _DECISIONS = """
         ORDER BY coalesce(s.due_at, s.logical_at), d.contact_id, d.enrollment_id, d.ordinal, d.place) AS seq
     FROM (
         SELECT enrollment_id, contact_id, key, ordinal, 0 AS place, step,
-            CASE WHEN outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind, what, kind AS step_kind, outcome,
+            CASE WHEN kind = 'split' THEN 'split' WHEN outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind,
+            what, kind AS step_kind, outcome,
             due, action_id, payload, expires_at, destination, template_hash, transactional
         FROM tick_actions
         UNION ALL
@@ -105,11 +106,12 @@ _DECISIONS = """
         FROM tick_moves WHERE moved OR exit IS NOT NULL
     ) AS d LEFT JOIN tick_scope AS s ON s.enrollment_id = d.enrollment_id
 """
-_KINDS = "SELECT outcome, count(*) AS n FROM tick_actions GROUP BY outcome"
+_KINDS = "SELECT outcome, count(*) AS n FROM tick_actions WHERE kind <> 'split' GROUP BY outcome"
 _JOURNAL = """
     INSERT INTO journal
     SELECT $tick, d.seq, $tick_at, $workflow, $version, d.enrollment_id, d.contact_id, d.key, d.step, d.kind,
-        CASE WHEN d.step_kind IS NOT NULL THEN d.step_kind || ':' || d.what END, d.outcome, d.due, d.action_id, NULL,
+        CASE WHEN d.kind <> 'split' THEN d.step_kind || ':' || d.what END,
+        CASE WHEN d.kind = 'split' THEN d.what ELSE d.outcome END, d.due, d.action_id, NULL,
         CASE WHEN d.step_kind IN ('set', 'score', 'campaign') THEN d.payload END
     FROM tick_decisions AS d
 """
@@ -203,7 +205,8 @@ _FIRST_POINTS = (
 )
 _MOVE = """
     UPDATE enrollments SET position = m.position, logical_at = m.logical_at,
-        due_at = CASE WHEN m.exit IS NULL THEN m.due_at END, steps = m.steps, moved_tick = $tick, exit = m.exit,
+        due_at = CASE WHEN m.exit IS NULL THEN m.due_at END, steps = m.steps, arms = coalesce(m.arms, enrollments.arms),
+        visits = coalesce(m.visits, enrollments.visits), moved_tick = $tick, exit = m.exit,
         exited_at = CASE WHEN m.exit IS NOT NULL THEN $tick_at END
     FROM tick_moves AS m WHERE enrollments.enrollment_id = m.enrollment_id
 """

@@ -372,7 +372,7 @@ _LAST = """
 _SCOPE_COLUMNS = """
     CREATE OR REPLACE TEMP TABLE tick_scope AS
     SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, CASE WHEN $reads_entry THEN n.entry END AS entry,
-        n.entry_at, n.position, n.logical_at, n.due_at, n.steps
+        n.entry_at, n.position, n.logical_at, n.due_at, n.steps, n.arms, n.visits
     FROM enrollments AS n
     WHERE n.workflow = $workflow AND n.version = $version AND n.exit IS NULL
 """

@@ -72,22 +72,24 @@ def _outcome(row: dict[str, Any]) -> str:
             return "enter"
         case "exit" | "rejected":
             return f"{row['kind']} {row['outcome']}"
+        case "split":
+            return f"split={row['outcome']}"
         case _:
             return f"{row['what']} {row['outcome']}"
 
 
 _LOG = """
     SELECT l.executed_at, CASE WHEN l.kind = 'exit' THEN NULL ELSE l.due END AS due, l.workflow, l.contact_id, l.key,
-        CASE WHEN l.kind IN ('action', 'delivery') THEN l.step END AS step, l.kind, l.what, l.outcome
+        CASE WHEN l.kind IN ('action', 'split', 'delivery') THEN l.step END AS step, l.kind, l.what, l.outcome
     FROM (
         SELECT j.*, i.seq AS decided_seq, i.executed_at AS decided_at,
             min(CASE WHEN j.kind IN ('enter', 'rejected') THEN j.seq END) OVER (PARTITION BY j.tick) AS first_entry,
-            min(CASE WHEN j.kind IN ('action', 'intent') THEN j.seq END)
+            min(CASE WHEN j.kind IN ('action', 'split', 'intent') THEN j.seq END)
                 OVER (PARTITION BY j.tick, j.enrollment_id) AS first_step
         FROM journal AS j
         LEFT JOIN (SELECT action_id, seq, executed_at FROM journal WHERE kind = 'intent') AS i
             ON j.kind = 'delivery' AND i.action_id = j.action_id
-        WHERE j.kind IN ('enter', 'exit', 'rejected', 'action', 'intent', 'delivery')
+        WHERE j.kind IN ('enter', 'exit', 'rejected', 'action', 'split', 'intent', 'delivery')
     ) AS l
     WHERE l.kind <> 'intent' AND ($workflow IS NULL OR l.workflow = $workflow)
         AND ($contact IS NULL OR l.contact_id = $contact)

@@ -479,6 +479,8 @@ FROM (
     f.l AS logical_at,
     CASE WHEN "f"."p" IN (0) THEN "f"."u" WHEN "f"."p" IN (2) THEN "f"."u" END AS due_at,
     f.steps AS steps,
+    CAST(NULL AS JSON) AS arms,
+    CAST(NULL AS JSON) AS visits,
     CASE WHEN f.p = 5 THEN 'completed' END AS exit,
     f.p <> f.p0 AS moved,
     f.due_at AS due_before

@@ -225,6 +225,8 @@ FROM (
     f.l AS logical_at,
     CAST(NULL AS TIMESTAMP) AS due_at,
     f.steps AS steps,
+    CAST(NULL AS JSON) AS arms,
+    CAST(NULL AS JSON) AS visits,
     CASE WHEN f.p = 1 THEN 'completed' END AS exit,
     f.p <> f.p0 AS moved,
     f.due_at AS due_before
