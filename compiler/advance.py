@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from compiler.calendar import after, elapsed_more_than
+from compiler.calendar import after, elapsed_more_than, next_time, wall
 from compiler.condition import Condition
 from compiler.functions import arm_column, campaign_column, points_column, tag_column
 from compiler.graph import Flow, FlowNode
@@ -25,6 +25,7 @@ from compiler.workflow import (
     ActionStep,
     BranchStep,
     CampaignStep,
+    Moment,
     ScoreStep,
     SetStep,
     SplitStep,
@@ -33,6 +34,7 @@ from compiler.workflow import (
     UntagStep,
     WaitForStep,
     WaitStep,
+    WaitUntilStep,
 )
 
 STEPS_PER_STAGE = 100
@@ -47,7 +49,7 @@ class StepParts:
     """The compiled parts of one step.
 
     Attributes:
-        test: the branch's condition, or an action's `if`.
+        test: the branch's condition, an action's `if`, or the timestamp of a wait_until.
         cases: the conditions of a switch, by outcome.
         waits: frame columns of the awaited events' times (wait_for).
         values: an action's SQL values by key, e.g. the fields of `set`.
@@ -139,15 +141,15 @@ class Layers:
     def due(self) -> exp.Expr:
         """When the step an enrollment rests at has to be looked at again; NULL where only an exit rests.
 
-        A message that is held is looked at in every tick, so it is due since its logical time.
+        What is decided anew in every tick is due since its logical time.
         """
         nodes = self._flow.nodes
-        timed = [node.index for node in nodes if isinstance(node.step, WaitStep)]
+        timed = [n.index for n in nodes if isinstance(n.step, WaitStep | WaitUntilStep) and not self._anew(n)]
         waiting = [n.index for n in nodes if isinstance(n.step, WaitForStep) and n.step.within is not None]
-        held = [node.index for node in nodes if self._holding(node)]
+        anew = [node.index for node in nodes if self._anew(node)]
         ifs = [
             exp.If(this=exp.In(this=_P.copy(), expressions=[exp.Literal.number(i) for i in indexes]), true=due.copy())
-            for indexes, due in ((timed, _U), (waiting, _plus(_U, self._timing.lateness)), (held, _L))
+            for indexes, due in ((timed, _U), (waiting, _plus(_U, self._timing.lateness)), (anew, _L))
             if indexes
         ]
         return exp.Case(ifs=ifs) if ifs else _NEVER.copy()
@@ -180,8 +182,10 @@ class Layers:
 
     def _layer(self, node: FlowNode) -> None:
         match node.step:
-            case WaitStep():
-                self._wait(node, node.step)
+            case WaitStep(wait=duration):
+                self._wait(node, after(_L, duration, self._timing.zone))
+            case WaitUntilStep():
+                self._wait_until(node, node.step)
             case WaitForStep():
                 self._wait_for(node, node.step)
             case ActionStep():
@@ -211,8 +215,9 @@ class Layers:
 
     # ------------------------------------------------------------ kinds of steps
 
-    def _wait(self, node: FlowNode, step: WaitStep) -> None:
-        self._until(node, after(_L, step.wait, self._timing.zone))
+    def _wait(self, node: FlowNode, moment: exp.Expr) -> None:
+        """Wait until a moment, which becomes `l`."""
+        self._until(node, moment)
         until = _U
         passed = exp.and_(self._here(node), exp.LTE(this=until, expression=tick_at()))
         self._add(node, {
@@ -220,6 +225,24 @@ class Layers:
             "l": _when(passed, until, _L),
             **self._track(node, lambda old: _when(passed, until, old)),
         })  # fmt: skip
+
+    def _wait_until(self, node: FlowNode, step: WaitUntilStep) -> None:
+        """Wait until the next local time, or until a timestamp; none, or one that is past, leaves `l`."""
+        zone, until = self._timing.zone, step.wait_until
+        if isinstance(until, Moment):
+            shown = self._shown(node, _L)
+            self._wait(node, next_time(_L, shown, until.at, until.days, zone))
+            return
+        test = self._parts[node.id].test
+        given = test.tree if test is not None else _NEVER
+        self._wait(node, _when(exp.GT(this=exp.paren(given), expression=_L), given, _L))
+
+    def _shown(self, node: FlowNode, moment: exp.Expr) -> exp.Expr:
+        """A layer with the wall clock at a moment, as `w<n>`, of those who stand at the step; gives that column."""
+        name = f"w{node.index}"
+        shown = exp.Case(ifs=[exp.If(this=self._here(node), true=wall(moment, self._timing.zone))])
+        self._add(node, {name: shown}, part="w")
+        return _column(name)
 
     def _until(self, node: FlowNode, moment: exp.Expr) -> None:
         """A layer that sets `u` for those who stand at the step."""
@@ -289,8 +312,12 @@ class Layers:
             **self._track(node, moved),
         })  # fmt: skip
 
-    def _holding(self, node: FlowNode) -> bool:
-        return node.id in self._parts and bool(self._parts[node.id].holding)
+    def _anew(self, node: FlowNode) -> bool:
+        """Whether a step is looked at in every tick: a message may be held, a timestamp read from what changes."""
+        parts = self._parts[node.id]
+        if isinstance(node.step, WaitUntilStep) and parts.test is not None:
+            return parts.test.state or parts.test.clock or bool(parts.test.events)
+        return bool(parts.holding)
 
     def _decide(self, node: FlowNode, step: ActionStep, parts: StepParts) -> exp.Expr:
         """A layer that decides about a message which may be held, as `o<n>`; gives who stands there and passes."""

@@ -91,7 +91,7 @@ def condition_texts(workflow: Workflow, graph: Flow) -> Iterator[tuple[YamlPath,
 
 
 def _step_texts(step: BaseStep) -> Iterator[tuple[YamlPath, str]]:
-    for key, name in (("if", "if_"), ("wait_for", "wait_for")):
+    for key, name in (("if", "if_"), ("wait_for", "wait_for"), ("wait_until", "wait_until")):
         text = getattr(step, name, None)
         if isinstance(text, str):
             yield (key,), text

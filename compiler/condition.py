@@ -143,6 +143,22 @@ def compile_value(text: str, scope: Scope) -> Condition:
     return lowering.result(text, typed)
 
 
+def compile_moment(text: str, scope: Scope) -> Condition:
+    """Compile an expression that gives a time.
+
+    Raises:
+        ConditionError: as `compile_condition`; E206 also when it gives something else.
+    """
+    compiled = compile_value(text, scope)
+    if compiled.type not in ("timestamp", "date", "text", "dynamic", "null", "any"):
+        raise ConditionError(f"wait_until waits for a time, this is {compiled.type}", code="E206", length=len(text))
+    kind = "dynamic" if compiled.type == "text" else compiled.type
+    tree = cast_to(Typed(compiled.tree, kind), "timestamp").tree
+    if kind not in ("timestamp", "dynamic"):
+        tree = exp.TryCast(this=tree, to=exp.DataType.build("timestamp"))
+    return Condition(**{**compiled.__dict__, "tree": tree, "type": "timestamp"})
+
+
 def compile_wait_for(text: str, scope: Scope) -> tuple[Condition, tuple[str, ...]]:
     """Compile what a wait_for waits for: one event function, or several joined by `or`.
 
@@ -310,14 +326,22 @@ class _Lowering:
             if isinstance(value, exp.Expr) and not isinstance(value, (exp.Identifier, exp.DataType, exp.Var)):
                 typed = self.lower(value)
                 operands.append(typed)
-                rebuilt.set(key, self._operand_tree(node, typed))
+                rebuilt.set(key, self._operand_tree(node, typed, self._moves_time(node, key)))
             elif isinstance(value, list) and value and all(isinstance(item, exp.Expr) for item in value):
                 group = [self.lower(item) for item in value]
                 operands.extend(group)
                 rebuilt.set(key, [self._operand_tree(node, typed) for typed in group])
         return Typed(rebuilt, result_type(node, operands))
 
-    def _operand_tree(self, node: exp.Expr, typed: Typed) -> exp.Expr:
+    @staticmethod
+    def _moves_time(node: exp.Expr, key: str) -> bool:
+        """Whether an operand meets an interval, as `entry.renewal_at` in `entry.renewal_at - interval '3 days'`."""
+        other = node.args.get("expression" if key == "this" else "this")
+        return isinstance(node, exp.Add | exp.Sub) and isinstance(other, exp.Interval)
+
+    def _operand_tree(self, node: exp.Expr, typed: Typed, moment: bool = False) -> exp.Expr:
+        if moment and typed.type == "dynamic":
+            return cast_to(typed, "timestamp").tree
         if typed.type == "dynamic" and isinstance(
             node, exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod | exp.Neg | exp.Abs | exp.Round | exp.Sum | exp.Avg
         ):

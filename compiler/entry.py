@@ -9,7 +9,15 @@ from sqlglot import exp
 from compiler import frames
 from compiler.audience import members
 from compiler.catalog import Catalog
-from compiler.condition import Condition, EntryShape, Scope, compile_condition, compile_value, relation_table
+from compiler.condition import (
+    Condition,
+    EntryShape,
+    Scope,
+    compile_condition,
+    compile_moment,
+    compile_value,
+    relation_table,
+)
 from compiler.errors import ConditionError, Problem, nearest
 from compiler.frames import Needs
 from compiler.graph import YamlPath
@@ -30,6 +38,15 @@ class Compiling:
         self.texts[".".join(map(str, path))] = text
         try:
             return (compile_condition if boolean else compile_value)(text, scope)
+        except ConditionError as error:
+            self.refused(path, error)
+            return None
+
+    def moment(self, path: YamlPath, text: str, scope: Scope) -> Condition | None:
+        """An expression that gives a time; None after its problem was noted."""
+        self.texts[".".join(map(str, path))] = text
+        try:
+            return compile_moment(text, scope)
         except ConditionError as error:
             self.refused(path, error)
             return None

@@ -31,6 +31,7 @@ from compiler.workflow import (
     Duration,
     EventTrigger,
     MessageStep,
+    Moment,
     Policy,
     ScoreStep,
     SetStep,
@@ -40,6 +41,7 @@ from compiler.workflow import (
     UntagStep,
     WaitForStep,
     WaitStep,
+    WaitUntilStep,
     WebhookStep,
     Workflow,
 )
@@ -223,6 +225,8 @@ class _Planner:
                 cases = {f"case{number + 1}": self._compile((*path, "switch", number, "if"), arm.if_)
                          for number, arm in enumerate(step.switch)}  # fmt: skip
                 return StepParts(cases={name: case for name, case in cases.items() if case is not None})
+            case WaitUntilStep(wait_until=str() as moment):
+                return StepParts(test=self.compiling.moment((*path, "wait_until"), moment, self.scope))
             case WaitForStep():
                 return StepParts(waits=self._wait_for(node, step))
             case ActionStep():
@@ -326,6 +330,8 @@ class _Planner:
         if self.catalog.contact.timezone is None:
             return False
         steps = [node.step for node in self.graph.nodes]
+        if any(isinstance(step, WaitUntilStep) and isinstance(step.wait_until, Moment) for step in steps):
+            return True
         spans = [step.wait for step in steps if isinstance(step, WaitStep)]
         spans += [step.within for step in steps if isinstance(step, WaitForStep) and step.within is not None]
         return any(span.calendar_days is not None for span in spans)

@@ -57,12 +57,22 @@ def cast_to(value: Typed, kind: str) -> Typed:
     if value.type == "dynamic":
         if kind == "text":
             return Typed(value.tree, "text")
+        if kind == "timestamp":
+            return Typed(_moment(value.tree), kind)
         # a JSON 5.0 is an integer too, so numbers meet as double
         target = "number" if kind == "integer" else kind
         return Typed(exp.TryCast(this=value.tree, to=sql_type(target)), kind)
     if value.type == "text" and kind in _MOMENTS | {"uuid"}:
         return Typed(exp.TryCast(this=value.tree, to=sql_type(kind)), kind)
     return value
+
+
+def _moment(text: exp.Expr) -> exp.Expr:
+    """A text as naive UTC timestamp, NULL if it is none; a written offset counts."""
+    # DuckDB reads no `Z` behind a time without seconds, and no zone means UTC, which is the session's
+    bare = exp.Trim(this=text, position="TRAILING", expression=exp.Literal.string("Z"))
+    moment = exp.TryCast(this=bare, to=exp.DataType.build("timestamptz"))
+    return exp.paren(exp.AtTimeZone(this=moment, zone=exp.Literal.string("UTC")))
 
 
 def boolean_operand(value: Typed, node: exp.Expr) -> Typed:
