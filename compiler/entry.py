@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from compiler import frames
+from compiler.allowlist import Trust
 from compiler.audience import members
 from compiler.catalog import Catalog
 from compiler.condition import (
@@ -20,10 +21,10 @@ from compiler.condition import (
 )
 from compiler.errors import ConditionError, Problem, nearest
 from compiler.frames import Needs
-from compiler.graph import YamlPath
+from compiler.graph import YamlPath, flow
 from compiler.lookup import frame, tick_at
 from compiler.plan import MODEL_ROWS, AudienceEntry, EntryRules, EventEntry, ModelEntry
-from compiler.workflow import AudienceTrigger, Duration, EventTrigger, ModelTrigger, Workflow
+from compiler.workflow import AudienceTrigger, Duration, EventTrigger, ModelTrigger, SplitStep, Workflow
 
 
 @dataclass
@@ -80,6 +81,15 @@ def entry_shape(workflow: Workflow, catalog: Catalog) -> EntryShape:
             return EntryShape({name: str(relation.type_of(name)) for name in relation.columns})
         case _:
             return EntryShape()
+
+
+def workflow_scope(workflow: Workflow, catalog: Catalog, trust: Trust) -> Scope:
+    """What the conditions of a workflow's steps and exits may name."""
+    return Scope(
+        catalog, entry=entry_shape(workflow, catalog), steps=frozenset(node.id for node in flow(workflow).nodes),
+        enrollment=True, splits=frozenset(n.id for n in flow(workflow).nodes if isinstance(n.step, SplitStep)),
+        goals=tuple(goal.when for goal in workflow.goals), trust=trust, workflow=workflow.workflow,
+    )  # fmt: skip
 
 
 def model_name(trigger: ModelTrigger) -> str:

@@ -14,7 +14,7 @@ from compiler.advance import Layers, StepParts, Timing, columns_read
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
 from compiler.condition import Condition, Scope, compile_wait_for
-from compiler.entry import Compiling, EntryPlanner, contact_columns, duration_seconds, entry_shape
+from compiler.entry import Compiling, EntryPlanner, contact_columns, duration_seconds, workflow_scope
 from compiler.errors import ConditionError, DefinitionError, Problem
 from compiler.frames import Needs
 from compiler.functions import arm_column, campaign_column, points_column, tag_column
@@ -103,11 +103,7 @@ class _Planner:
         self.compiling = Compiling()
         self.graph: Flow = flow(workflow)
         self.routing = Routing(catalog, self.compiling.problems)
-        self.scope = Scope(
-            catalog, entry=entry_shape(workflow, catalog), steps=frozenset(node.id for node in self.graph.nodes),
-            enrollment=True, splits=frozenset(n.id for n in self.graph.nodes if isinstance(n.step, SplitStep)),
-            goals=tuple(goal.when for goal in workflow.goals), trust=settings.trust, workflow=workflow.workflow,
-        )  # fmt: skip
+        self.scope = workflow_scope(workflow, catalog, settings.trust)
         self.compiled = _Compiled()
         self.entry = EntryPlanner(workflow, catalog, self.compiling, self.scope, self._tz())
 
@@ -183,9 +179,9 @@ class _Planner:
             return None
         conditions = [*compiled.goals, *compiled.exits]
         needs = Needs().add(*conditions)
-        base = exp.select(
-            "s.*", *contact_columns(self._tz(), *conditions), *_kept(needs.since_steps, needs.arms)
-        ).from_(f"{SCOPE} AS s")
+        base = exp.select("s.*", *contact_columns(self._tz(), *conditions), *kept(needs.since_steps, needs.arms)).from_(
+            f"{SCOPE} AS s"
+        )
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
         built = frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
                              trigger=self._by_event())  # fmt: skip
@@ -441,7 +437,7 @@ class _Planner:
         columns = [exp.column(name, table="s") for name in SCOPE_COLUMNS if name in read]
         columns += [exp.column(name, table="c", quoted=True) for name in contact if name in read]
         base = exp.select(
-            *columns, self._tz().as_("tz"), exp.column("p0", table="g"), *_kept(self._tracked(), self.scope.splits)
+            *columns, self._tz().as_("tz"), exp.column("p0", table="g"), *kept(self._tracked(), self.scope.splits)
         ).from_(f"{SCOPE} AS s")  # fmt: skip
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
         base = base.join(places, on="g.step = s.position", join_type="left")
@@ -508,7 +504,7 @@ class _Planner:
         return found
 
 
-def _kept(times: Collection[str], splits: Collection[str]) -> list[exp.Expr]:
+def kept(times: Collection[str], splits: Collection[str]) -> list[exp.Expr]:
     """What the enrollment keeps about its steps, as columns: logical times `s_<id>` and arms `arm_<id>`."""
     return [*_step_times(times), *(_member("arms", step).as_(arm_column(step), quoted=True) for step in sorted(splits))]
 

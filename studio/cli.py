@@ -187,6 +187,19 @@ def audience(
 
 
 @verb()
+def explain(
+    options: Options,
+    workflow: Annotated[str, typer.Argument(help="Name of the workflow.")],
+    contact: Annotated[str, typer.Option("--contact", "-c", help="Contact id.")],
+    at: At = None,
+) -> None:
+    """Say why a contact entered or did not, what it waits for, and what every condition is worth."""
+    from studio.commands import explain
+
+    finish(explain.run(options, workflow=workflow, contact=contact, at=at))
+
+
+@verb()
 def status(options: Options) -> None:
     """Show the workflows of a target, its last tick and what waits in the outbox."""
     from studio.commands import status
