@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -126,17 +127,37 @@ def publish(
     Raises:
         DefinitionError: a definition file has problems; nothing was written.
     """
-    definitions = project.definitions
-    if definitions.problems:
-        raise DefinitionError(definitions.problems)
-    state = StateTables(schema)
-    now = clock.now()
     with warehouse.transaction():
-        return [
-            *_publish_config(warehouse, state, _config(warehouse, project), now),
-            *_publish_templates(warehouse, state, project, now),
-            *_publish_workflows(warehouse, state, project, now, who),
-        ]
+        return _publish(warehouse, StateTables(schema), project, clock.now(), who)
+
+
+def _publish(
+    warehouse: Warehouse, state: StateTables, project: Project, now: datetime, who: str | None
+) -> list[Change]:
+    if project.definitions.problems:
+        raise DefinitionError(project.definitions.problems)
+    return [
+        *_publish_config(warehouse, state, _config(warehouse, project), now),
+        *_publish_templates(warehouse, state, project, now),
+        *_publish_workflows(warehouse, state, project, now, who),
+    ]
+
+
+def rehearse(warehouse: Warehouse, schema: str, project: Project, clock: Clock) -> list[Change]:
+    """What `publish` would write now: it is written and taken back.
+
+    Raises:
+        DefinitionError: as `publish`.
+    """
+    changes: list[Change] = []
+    with suppress(_TakenBack), warehouse.transaction():
+        changes = _publish(warehouse, StateTables(schema), project, clock.now(), None)
+        raise _TakenBack
+    return changes
+
+
+class _TakenBack(Exception):
+    """Ends a rehearsal's transaction."""
 
 
 def load_published(warehouse: Warehouse, schema: str) -> Published:

@@ -82,7 +82,7 @@ class Runner:
             migrated = migrate(warehouse, self.project.state_schema, self.clock.now(), self.project.workspace)
             if migrated and read_high_water(self.project.local) is None:
                 write_high_water(self.project.local, self._high_water(warehouse))
-            self._check(snapshot_catalog(warehouse, self.project))
+            self.check(warehouse)
             return publish(warehouse, self.project.state_schema, self.project, self.clock, who=who)
 
     def tick(self) -> TickReport:
@@ -120,8 +120,13 @@ class Runner:
 
     # ------------------------------------------------------------ what is published
 
-    def _check(self, catalog: Catalog) -> None:
-        """Compile every definition against the warehouse as it is now, before anything is published."""
+    def check(self, warehouse: Warehouse) -> None:
+        """Compile every definition against the warehouse as it is now, before anything is published.
+
+        Raises:
+            DefinitionError: with every problem.
+        """
+        catalog = snapshot_catalog(warehouse, self.project)
         definitions = self.project.definitions
         problems = list(definitions.problems)
         for document in definitions.workflows.values():

@@ -134,6 +134,19 @@ def dbt(
 
 
 @verb()
+def plan(
+    options: Options,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit with 2 when something would change.")
+    ] = False,
+) -> None:
+    """Show what apply would change, step by step, and how many contacts in flight it concerns."""
+    from studio.commands import plan
+
+    finish(plan.run(options, detailed_exitcode=detailed_exitcode))
+
+
+@verb()
 def apply(
     options: Options,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also on a live target.")] = False,

@@ -1,0 +1,89 @@
+"""Two versions of a workflow -> what changed: the keys of its head, and its steps by their ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from compiler.parser import canonical
+from compiler.workflow import BaseStep, Workflow, step_kind, walk
+
+_ARMS = ("then", "else", "arms")
+
+
+@dataclass(frozen=True)
+class StepChange:
+    """A step that is new, gone, or says something else; `before` and `after` are its own keys as one line of JSON.
+
+    `moved`: it says the same and stands elsewhere among the steps that both versions have.
+    """
+
+    action: Literal["added", "removed", "changed", "moved"]
+    step: str
+    kind: str
+    before: str | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed between two versions: `head` names the changed keys beside `steps`."""
+
+    head: tuple[str, ...]
+    steps: tuple[StepChange, ...]
+
+    @property
+    def removed(self) -> frozenset[str]:
+        """The ids of the steps that are gone."""
+        return frozenset(change.step for change in self.steps if change.action == "removed")
+
+
+def difference(before: Workflow, after: Workflow) -> Difference:
+    """What changed from one version to the next; steps are the same when their ids are."""
+    old, new = dict(walk(before.steps)), dict(walk(after.steps))
+    kept = [step for step in new if step in old]
+    order = {step: place for place, step in enumerate(step for step in old if step in new)}
+    stayed = _longest_run([order[step] for step in kept])
+    changes: list[StepChange] = []
+    for step_id, step in new.items():
+        kind = step_kind(step) or ""
+        if step_id not in old:
+            changes.append(StepChange("added", step_id, kind, after=_text(step)))
+        elif (was := _text(old[step_id])) != (now := _text(step)):
+            changes.append(StepChange("changed", step_id, kind, was, now))
+        elif order[step_id] not in stayed:
+            changes.append(StepChange("moved", step_id, kind))
+    changes += [
+        StepChange("removed", step_id, step_kind(step) or "", before=_text(step))
+        for step_id, step in old.items() if step_id not in new
+    ]  # fmt: skip
+    return Difference(tuple(_head(before, after)), tuple(changes))
+
+
+def _head(before: Workflow, after: Workflow) -> list[str]:
+    old, new = json.loads(canonical(before)), json.loads(canonical(after))
+    return sorted(key for key in {*old, *new} - {"steps"} if old.get(key) != new.get(key))
+
+
+def _text(step: BaseStep) -> str:
+    """What a step itself says: without its id, which is known, and without the steps in its arms."""
+    said = step.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"id"})
+    return json.dumps(_without_arms(said), ensure_ascii=False)
+
+
+def _without_arms(said: Mapping[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in said.items() if key not in _ARMS}
+    if "switch" in own:
+        own["switch"] = [{key: value for key, value in arm.items() if key not in _ARMS} for arm in own["switch"]]
+    return own
+
+
+def _longest_run(places: list[int]) -> set[int]:
+    """A longest increasing subsequence: the steps that kept their order, so that few are said to have moved."""
+    runs: list[list[int]] = [[]]
+    for place in places:
+        best = max((run for run in runs if not run or run[-1] < place), key=lambda run: len(run))
+        runs.append([*best, place])
+    return set(max(runs, key=lambda run: len(run)))

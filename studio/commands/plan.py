@@ -1,0 +1,87 @@
+"""`penstock plan`: what `apply` would change on a target, step by step, and how many contacts in flight it concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from compiler.diff import StepChange
+from flows.planning import Planned, WorkflowChange, planned
+from flows.project import Project, load_project
+from flows.runner import Runner
+from studio.commands.apply import as_data
+from studio.console import Console
+from studio.options import Options
+
+CHANGES = 2
+"""Exit code with `--detailed-exitcode` when there are changes."""
+_SIGNS = {"added": "+", "removed": "-", "changed": "~", "moved": ">"}
+
+
+def run(options: Options, *, detailed_exitcode: bool) -> int:
+    """Show what would change.
+
+    Returns:
+        The exit code: 0, or 2 for changes with `detailed_exitcode`.
+
+    Raises:
+        DefinitionError: a definition is wrong and could not be published.
+    """
+    project = load_project(options.project_dir, options.target)
+    found = planned(Runner(project))
+    Console(options).result(_data(project, found), "\n".join(_lines(project, found)))
+    return CHANGES if detailed_exitcode and found.any else 0
+
+
+def _data(project: Project, found: Planned) -> dict[str, object]:
+    return {
+        "target": project.target, "schema": project.state_schema, "unchanged": found.unchanged,
+        "workflows": [
+            as_data(item.change) | {
+                "before": item.before, "in_flight": dict(item.in_flight), "at_removed": item.at_removed,
+                "head": item.difference.head if item.difference else (),
+                "steps": [asdict(step) for step in item.difference.steps] if item.difference else [],
+            }
+            for item in found.workflows
+        ],
+        "others": [as_data(change) for change in found.others],
+    }  # fmt: skip
+
+
+def _lines(project: Project, found: Planned) -> Iterator[str]:
+    yield f"Compared with what {project.target} runs (schema {project.state_schema})"
+    yield ""
+    for item in found.workflows:
+        yield from _workflow(item)
+    for change in found.others:
+        yield f"~ {change.kind} {change.name}"
+    yield f"= {found.unchanged} unchanged" if found.any else "nothing would change"
+    if found.any:
+        yield "`penstock apply` publishes it"
+
+
+def _workflow(item: WorkflowChange) -> Iterator[str]:
+    change = item.change
+    waiting = sum(item.in_flight.values())
+    if change.action == "retired":
+        yield f"- {change.name} v{change.version} retired: nobody enters, {waiting} in flight finish"
+        return
+    if item.before is None or item.difference is None:
+        yield f"+ {change.name} v{change.version} new"
+        return
+    yield f"~ {change.name} v{item.before} → v{change.version}"
+    for key in item.difference.head:
+        yield f"    ~ {key}"
+    for step in item.difference.steps:
+        yield f"    {_SIGNS[step.action]} {step.step}  {_said(step)}"
+    if waiting:
+        contacts = "contact" if waiting == 1 else "contacts"
+        places = ", ".join(f"{step} {count}" for step, count in item.in_flight.items())
+        gone = f"; {item.at_removed} of them at a removed step" if item.at_removed else ""
+        yield f"    in flight  {waiting} {contacts} ({places}){gone}"
+
+
+def _said(step: StepChange) -> str:
+    if step.action == "moved":
+        return "stands elsewhere"
+    return " → ".join(text for text in (step.before, step.after) if text is not None)
