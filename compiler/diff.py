@@ -84,6 +84,5 @@ def _longest_run(places: list[int]) -> set[int]:
     """A longest increasing subsequence: the steps that kept their order, so that few are said to have moved."""
     runs: list[list[int]] = [[]]
     for place in places:
-        best = max((run for run in runs if not run or run[-1] < place), key=lambda run: len(run))
-        runs.append([*best, place])
-    return set(max(runs, key=lambda run: len(run)))
+        runs.append([*sorted((run for run in runs if not run or run[-1] < place), key=len)[-1], place])
+    return set(sorted(runs, key=len)[-1])
