@@ -22,17 +22,20 @@ from compiler.workflow import (
     CampaignStep,
     CrmStep,
     EmailStep,
+    EmitStep,
+    EnrollStep,
     MessageStep,
     NotifyStep,
     ScoreStep,
     SetStep,
     TagStep,
     TaskStep,
+    UnenrollStep,
     UntagStep,
     WebhookStep,
 )
 
-INTERNAL = frozenset({"tag", "untag", "set", "score", "campaign"})
+INTERNAL = frozenset({"tag", "untag", "set", "score", "campaign", "emit", "enroll", "unenroll"})
 ROLES: dict[str, Role] = {"email": "email", "notify": "notify", "task": "task", "crm": "crm", "webhook": "webhook"}
 SIMULATED = "simulated"
 """The destination of every action in a simulation, whose case names no destinations."""
@@ -62,6 +65,12 @@ def what(step: ActionStep) -> str:
             return ",".join(step.score)
         case CampaignStep():
             return step.campaign.name
+        case EmitStep():
+            return step.emit
+        case EnrollStep():
+            return step.enroll
+        case UnenrollStep():
+            return step.unenroll
         case TaskStep():
             return step.task.title
         case NotifyStep():
@@ -252,7 +261,7 @@ def _expires_at(step: ActionStep, reached: exp.Expr) -> exp.Expr:
 
 
 def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -> exp.Expr:
-    if isinstance(step, TagStep | UntagStep):
+    if isinstance(step, TagStep | UntagStep | UnenrollStep):
         return exp.cast(exp.null(), "json")
     values = [(key, exp.column(f"v{node.index}_{i}", table="f")) for i, key in enumerate(parts.values)]
     match step:
@@ -260,6 +269,8 @@ def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -
             return _object((key, exp.cast(value, "text")) for key, value in values)
         case ScoreStep():
             return _object((key, exp.cast(value, "double")) for key, value in values)
+        case EmitStep() | EnrollStep():
+            return _object(values)
         case CampaignStep():
             return _object([("member", exp.convert(step.campaign.add is not None))])
         case _:

@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from compiler.calendar import after, elapsed_more_than, next_time, wall
 from compiler.condition import Condition
-from compiler.functions import arm_column, campaign_column, points_column, tag_column
+from compiler.functions import arm_column, campaign_column, enrolled_columns, points_column, tag_column
 from compiler.graph import Flow, FlowNode
 from compiler.identity import bucket_tree
 from compiler.lookup import first_between, frame, seconds, tick_at
@@ -31,6 +31,7 @@ from compiler.workflow import (
     SplitStep,
     SwitchStep,
     TagStep,
+    UnenrollStep,
     UntagStep,
     WaitForStep,
     WaitStep,
@@ -104,7 +105,8 @@ class Layers:
         """`tracked`: steps whose logical time is kept as `s_<id>`; `mutable`: frame columns that steps may rewrite.
 
         `leaving`: goals and exits that a step of the same tick can make true, so they are read again before each send;
-        who leaves by the first of them stands at `completed + 1`, by the next one at `completed + 2`, and so on.
+        who leaves by the first of them stands at `completed + 1`, by the next one at `completed + 2`, and so on; behind
+        them stands who left by an `unenroll` of this workflow, whose name is `workflow`.
         """
         self._leaving = tuple(leaving)
         self._flow = flow
@@ -119,6 +121,12 @@ class Layers:
     def stage_of(self, node: FlowNode) -> str:
         """The name of the stage, which is its table, in which a step lies."""
         return f"{STAGE}_{node.index // STEPS_PER_STAGE}"
+
+    @property
+    def unenrolls(self) -> bool:
+        """Whether some step ends the very enrollment that comes to it."""
+        return any(isinstance(node.step, UnenrollStep) and node.step.unenroll == self._workflow
+                   for node in self._flow.nodes)  # fmt: skip
 
     @property
     def last_stage(self) -> str:
@@ -356,6 +364,9 @@ class Layers:
             decided = exp.EQ(this=_column(f"o{node.index}"), expression=exp.Literal.string("decided"))
             one_more = exp.Add(this=_column(SENT), expression=exp.Literal.number(1))
             columns[SENT] = _when(exp.and_(here, decided), one_more, _column(SENT))
+        if isinstance(step, UnenrollStep) and step.unenroll == self._workflow:
+            out = exp.Literal.number(self.completed + len(self._leaving) + 1)
+            columns["p"] = _when(here, _when(done, out, self._target(node)), _P)
         self._add(node, columns)
 
     def _leave(self, node: FlowNode) -> None:
@@ -379,6 +390,10 @@ def _written(step: ActionStep, parts: StepParts) -> Iterator[tuple[str, exp.Expr
             yield tag_column(step.untag), exp.false()
         case CampaignStep():
             yield campaign_column(step.campaign.name), exp.convert(step.campaign.add is not None)
+        case UnenrollStep():
+            inside, position = enrolled_columns(step.unenroll)
+            yield inside, exp.false()
+            yield position, exp.cast(exp.null(), "text")
         case SetStep():
             for name, value in parts.values.items():
                 yield f"x_{name}", exp.cast(value.tree.copy(), "text")

@@ -131,6 +131,7 @@ class Catalog:
 
     `open_names`: simulations stand alone, so templates, destinations, notify targets, fields and event properties
     that the case does not list exist there anyway. `points`: score that workflows add to -> its start value.
+    `passed`: workflow -> names that `enroll` steps of others pass to it.
     """
 
     contact: ContactModel
@@ -145,6 +146,7 @@ class Catalog:
     state_schema: str = "penstock"
     open_names: bool = False
     points: Mapping[str, float] = field(default_factory=dict)
+    passed: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def property_type(self, event_names: tuple[str, ...], name: str) -> DataType | None:
         """The declared type of an event property; None when no named event declares it, or two differ."""

@@ -413,11 +413,11 @@ class _Lowering:
         shape = self.scope.entry
         if shape is None:
             raise refuse(node, "there is no entry here: entry.* belongs to triggers by event or model", code="E203")
-        if name == "at":
-            return Typed(frame("entry_at"), "timestamp")
         if shape.relation is not None and name in shape.relation.columns:
             kind = shape.relation.type_of(name)
             return Typed(frame(f"r_{name}"), "any" if kind == "other" else kind)
+        if name == "at":
+            return Typed(frame("entry_at"), "timestamp")
         if name not in shape.columns and not shape.open:
             raise refuse(node, f"the entry has no '{name}'", code="E203", hint=nearest(name, shape.columns))
         path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=name)])

@@ -23,7 +23,7 @@ from compiler.errors import ConditionError, Problem, nearest
 from compiler.frames import Needs
 from compiler.graph import YamlPath, flow
 from compiler.lookup import frame, tick_at
-from compiler.plan import MODEL_ROWS, AudienceEntry, EntryRules, EventEntry, ModelEntry
+from compiler.plan import ASKED, MODEL_ROWS, AudienceEntry, EntryRules, EventEntry, ModelEntry
 from compiler.workflow import AudienceTrigger, Duration, EventTrigger, ModelTrigger, SplitStep, Workflow
 
 
@@ -65,6 +65,7 @@ class Compiling:
 
 def entry_shape(workflow: Workflow, catalog: Catalog) -> EntryShape:
     """What `entry.*` is in a workflow's steps and goals."""
+    passed = dict.fromkeys(sorted(catalog.passed.get(workflow.workflow, ())), "other")
     trigger = workflow.trigger
     match trigger:
         case EventTrigger():
@@ -73,14 +74,14 @@ def entry_shape(workflow: Workflow, catalog: Catalog) -> EntryShape:
             for name in {p for event in trigger.names for p in events.properties.get(event, {})}:
                 kind = catalog.property_type(trigger.names, name)
                 columns.setdefault(name, str(kind or "other"))
-            return EntryShape(columns, open=bool(events.data) or catalog.open_names)
+            return EntryShape({**passed, **columns}, open=bool(events.data) or catalog.open_names)
         case ModelTrigger():
             relation = catalog.relations.get(model_name(trigger))
             if relation is None:
-                return EntryShape()
-            return EntryShape({name: str(relation.type_of(name)) for name in relation.columns})
+                return EntryShape(passed)
+            return EntryShape({**passed, **{name: str(relation.type_of(name)) for name in relation.columns}})
         case _:
-            return EntryShape()
+            return EntryShape(passed)
 
 
 def workflow_scope(workflow: Workflow, catalog: Catalog, trust: Trust) -> Scope:
@@ -210,6 +211,24 @@ class EntryPlanner:
         ).from_(built.subquery("f"))  # fmt: skip
         return query.where(self.where.tree.copy()) if self.where is not None else query
 
+    def asked(self) -> exp.Select:
+        """The candidates that other workflows' `enroll` steps made, with the key this workflow gives them."""
+        base = (
+            exp.select("k.contact_id", "k.entry_ref", exp.column("candidate_at", table="k").as_("entry_at"), "k.entry")
+            .from_(exp.table_("candidates", db=self.catalog.state_schema, alias="k"))
+            .where(exp.and_(
+                exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(self.workflow.workflow)),
+                exp.EQ(this=exp.column("verdict", table="k"), expression=exp.Literal.string(ASKED)),
+            ))
+        )  # fmt: skip
+        key: exp.Expr = exp.null()
+        if self.key is not None:
+            key = self.key.tree.transform(_from_json)
+        return exp.select(
+            frame("contact_id"), exp.cast(key, "text").as_("key"), frame("entry_ref"),
+            frame("entry_at").as_("candidate_at"), frame("entry"),
+        ).from_(base.subquery("f"))  # fmt: skip
+
     def _model_entry(self, trigger: ModelTrigger) -> ModelEntry:
         name = model_name(trigger)
         relation = self.catalog.relations.get(name)
@@ -269,6 +288,14 @@ class EntryPlanner:
             entry.cap.amount, entry.cap.per.elapsed.total_seconds(), ramp.amount if ramp else None,
             ramp.per.elapsed.total_seconds() if ramp else 0.0, entry.on_resume == "admit",
         )  # fmt: skip
+
+
+def _from_json(node: exp.Expr) -> exp.Expr:
+    """A column `r_<name>` of a model's row as it stands in the JSON of `entry`."""
+    if isinstance(node, exp.Column) and node.table == "f" and node.name.startswith("r_"):
+        path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=node.name.removeprefix("r_"))])
+        return exp.Paren(this=exp.JSONExtractScalar(this=frame("entry"), expression=path))
+    return node
 
 
 def contact_columns(tz: exp.Expr, *conditions: Condition | None) -> list[exp.Expr]:

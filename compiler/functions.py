@@ -528,6 +528,11 @@ def points_column(score: str) -> str:
     return f"points_{score}"
 
 
+def enrolled_columns(workflow: str) -> tuple[str, str]:
+    """The frame columns that say whether the contact is in a workflow, and where."""
+    return f"x_in_workflow_{workflow}", f"x_position_in_{workflow}"
+
+
 def campaign_column(campaign: str) -> str:
     """The frame column that says whether the contact is in a campaign."""
     return f"campaign_{campaign}"

@@ -10,10 +10,12 @@ from compiler.errors import Problem, nearest
 from compiler.workflow import (
     BaseStep,
     ChooseStep,
+    EnrollStep,
     ExitStep,
     GotoStep,
     SplitStep,
     SwitchStep,
+    UnenrollStep,
     WaitForStep,
     WaitStep,
     WaitUntilStep,
@@ -156,6 +158,18 @@ def flow(workflow: Workflow) -> Flow:
 
     add(workflow.steps, 0, None, 1)
     return Flow(tuple(nodes))
+
+
+def passed_names(workflows: Iterable[Workflow]) -> dict[str, frozenset[str]]:
+    """The workflows that `enroll` and `unenroll` steps name -> the keys of what is passed to them."""
+    found: dict[str, set[str]] = {}
+    for workflow in workflows:
+        for _, step in walk(workflow.steps):
+            if isinstance(step, EnrollStep):
+                found.setdefault(step.enroll, set()).update(step.with_)
+            elif isinstance(step, UnenrollStep):
+                found.setdefault(step.unenroll, set())
+    return {name: frozenset(keys) for name, keys in found.items()}
 
 
 def _size(step: BaseStep) -> int:

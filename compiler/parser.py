@@ -270,7 +270,6 @@ def _differs(value: Any, default: Any) -> bool:
 
 _NOW_WAIT = "what works now: wait, wait_until, wait_for"
 _NOW_MESSAGE = "what works now: email, notify, task, crm, webhook"
-_NOW_INTERNAL = "what works now: tag, untag, set, score, campaign"
 _NOW_BRANCH = "what works now: if, switch, split, wait_for"
 _NOW_ENTRY = "what works now: a trigger with event, audience or from"
 
@@ -278,8 +277,6 @@ LATER_STEPS: dict[str, str] = {
     "window": _NOW_WAIT,
     "choose": _NOW_BRANCH, "goto": _NOW_BRANCH,
     "sms": _NOW_MESSAGE, "push": _NOW_MESSAGE, "channel": _NOW_MESSAGE,
-    "emit": _NOW_INTERNAL,
-    "enroll": _NOW_ENTRY, "unenroll": "what works now: goals, exit_when and exit end an enrollment",
 }  # fmt: skip
 """Kind of step that this version reads and does not execute yet -> what works instead."""
 

@@ -21,8 +21,11 @@ FRAME = "tick_frame"
 STAGE = "tick_stage"
 CANDIDATES = "tick_candidates"
 MODEL_ROWS = "tick_rows"
+ASKED = "asked"
+"""Verdict of a candidate that an `enroll` step made and no tick considered yet."""
 
-Kind = Literal["email", "notify", "task", "crm", "webhook", "tag", "untag", "set", "score", "campaign", "split"]
+Kind = Literal["email", "notify", "task", "crm", "webhook", "tag", "untag", "set", "score", "campaign", "emit",
+               "enroll", "unenroll", "split"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Plan:
         refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for; None if none is.
         contact_columns, properties, events: what the tick's shared tables must carry for this plan.
         waits_by_zone: some step waits in calendar days on the contact's wall clock.
+        asked: candidates that other workflows' `enroll` steps made; columns as in `EventEntry`.
         ordered: its steps read what other enrollments of the contact may write in the same tick, so a contact's
             enrollments advance one after another.
         reads_entry: some condition, value or text of its steps or exits reads the entry's row.
@@ -144,6 +148,7 @@ class Plan:
     lookback: float | None = None
     waits_by_zone: bool = False
     ordered: bool = False
+    asked: exp.Select | None = None
     reads_entry: bool = True
     conditions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0

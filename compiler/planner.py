@@ -15,9 +15,9 @@ from compiler.allowlist import Trust
 from compiler.catalog import Catalog
 from compiler.condition import Condition, Scope, compile_wait_for
 from compiler.entry import Compiling, EntryPlanner, contact_columns, duration_seconds, workflow_scope
-from compiler.errors import ConditionError, DefinitionError, Problem
+from compiler.errors import ConditionError, DefinitionError, Problem, nearest
 from compiler.frames import Needs
-from compiler.functions import arm_column, campaign_column, points_column, tag_column
+from compiler.functions import arm_column, campaign_column, enrolled_columns, points_column, tag_column
 from compiler.graph import Flow, FlowNode, YamlPath, flow
 from compiler.lookup import frame, seconds, tick_at
 from compiler.messages import HELD, SENT_BEFORE, counts, over_cap, quiet, sent_before
@@ -29,6 +29,8 @@ from compiler.workflow import (
     CampaignStep,
     CrmStep,
     Duration,
+    EmitStep,
+    EnrollStep,
     EventTrigger,
     MessageStep,
     Moment,
@@ -38,6 +40,7 @@ from compiler.workflow import (
     SplitStep,
     SwitchStep,
     TagStep,
+    UnenrollStep,
     UntagStep,
     WaitForStep,
     WaitStep,
@@ -147,7 +150,8 @@ class _Planner:
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
             events=frozenset(needs.events), lookback=self._lookback(), waits_by_zone=self._waits_by_zone(),
-            ordered=bool(frame_needs.facts),
+            ordered=bool(frame_needs.facts) or any(node.kind == "unenroll" for node in self.graph.nodes),
+            asked=self.entry.asked(),
             reads_entry=self._reads_entry(needs),
             conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
         )  # fmt: skip
@@ -258,7 +262,7 @@ class _Planner:
                 yield from ((name, ("crm", "set", name), value) for name, value in step.crm.set.items())
             case WebhookStep():
                 yield from _leaves(step.body, ("body",))
-            case MessageStep():
+            case MessageStep() | EmitStep() | EnrollStep():
                 yield from ((name, ("with", name), value) for name, value in step.with_.items())
             case _:
                 return
@@ -280,8 +284,17 @@ class _Planner:
                     )  # fmt: skip
             case ScoreStep():
                 self._check_points(node, step, values)
+            case EnrollStep():
+                self._check_workflow(node, step.enroll)
+            case UnenrollStep():
+                self._check_workflow(node, step.unenroll)
             case _:
                 pass
+
+    def _check_workflow(self, node: FlowNode, name: str) -> None:
+        known = self.catalog.workflows
+        if name not in known:
+            self.compiling.problem("E205", f"no workflow '{name}'", (*node.path, node.kind), nearest(name, known))
 
     def _check_points(self, node: FlowNode, step: ScoreStep, values: Mapping[str, Condition]) -> None:
         for name in step.score:
@@ -419,6 +432,8 @@ class _Planner:
                     written.update(points_column(name) for name in node.step.score)
                 case CampaignStep():
                     written.add(campaign_column(node.step.campaign.name))
+                case UnenrollStep():
+                    written.update(enrolled_columns(node.step.unenroll))
                 case _:
                     pass
         return sorted(written & set(needs.facts))
@@ -475,9 +490,10 @@ class _Planner:
         ]  # fmt: skip
         reasons.append(exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(layers.completed)),
                               true=exp.Literal.string("completed")))  # fmt: skip
+        leaving = [*(reason for reason, _ in self._leaving()), *(["unenrolled"] if layers.unenrolls else [])]
         reasons += [
             exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(index)), true=exp.Literal.string(reason))
-            for index, (reason, _) in enumerate(self._leaving(), layers.completed + 1)
+            for index, reason in enumerate(leaving, layers.completed + 1)
         ]  # fmt: skip
         tracked = {step: f"s_{step}" for step in self._tracked()}
         steps = _kept_object(tracked) if tracked else exp.column("steps", table="f")

@@ -24,15 +24,15 @@ _NEVER_LATE = "event_time"
 
 def catalog_of(
     settings: Settings, relations: Mapping[str, Relation], *, problem: ProblemMaker, state_schema: str,
-    workflows: Iterable[str], templates: Mapping[str, TemplateInfo],
+    workflows: Iterable[str], templates: Mapping[str, TemplateInfo], passed: Mapping[str, frozenset[str]],
 ) -> Catalog:  # fmt: skip
-    """The catalog.
+    """The catalog; `passed` is what `enroll` steps pass to a workflow (`compiler.entry.passed_names`).
 
     Raises:
         DefinitionError: E501, the mapping names a model, column or destination type that does not exist.
         ProjectError: E507, the columns of a mapped model are unknown.
     """
-    return _CatalogMaker(settings, relations, problem).made(state_schema, workflows, templates)
+    return _CatalogMaker(settings, relations, problem).made(state_schema, workflows, templates, passed)
 
 
 def relation_name(model: str) -> str:
@@ -61,7 +61,10 @@ class _CatalogMaker:
         self.settings, self.relations, self.problem = settings, relations, problem
         self.problems: list[Problem] = []
 
-    def made(self, state_schema: str, workflows: Iterable[str], templates: Mapping[str, TemplateInfo]) -> Catalog:
+    def made(
+        self, state_schema: str, workflows: Iterable[str], templates: Mapping[str, TemplateInfo],
+        passed: Mapping[str, frozenset[str]],
+    ) -> Catalog:  # fmt: skip
         contact, events = self._contact(), self._events()
         scores = dict(self._scores())
         destinations = dict(self._destinations())
@@ -71,6 +74,7 @@ class _CatalogMaker:
             contact, events, self.relations, destinations, templates, dict(self.settings.audiences), scores,
             frozenset(workflows), state_schema=state_schema,
             points={name: float(s.points) for name, s in self.settings.scores.items() if s.points is not None},
+            passed=passed,
         )  # fmt: skip
 
     def _contact(self) -> ContactModel | None:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from compiler.catalog import Catalog
 from compiler.content import Template, parse_template
 from compiler.errors import DefinitionError, Problem, ProjectError
+from compiler.graph import passed_names
 from compiler.parser import Document, parse_workflow
 from flows.dbt_files import DbtProject, WarehouseTarget, read_dbt_project, read_target
 from flows.mapping import catalog_of
@@ -157,6 +158,7 @@ class Project:
             self.settings, relations, problem=self.file.problem,
             state_schema=self.state_schema, workflows=[PurePosixPath(file).stem for file in self.workflow_files],
             templates={name: template.info for name, template in self.definitions.templates.items()},
+            passed=passed_names(document.workflow for document in self.definitions.workflows.values()),
         )  # fmt: skip
 
     def open_warehouse(self, *, read_only: bool = False, wait: timedelta = DEFAULT_WAIT) -> Warehouse:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from compiler.catalog import Catalog, Relation
 from compiler.content import Template, parse_template
 from compiler.errors import DefinitionError, Problem, StateError
+from compiler.graph import passed_names
 from compiler.parser import canonical, content_hash, from_canonical
 from compiler.workflow import Workflow
 from compiler.yaml import YamlPath
@@ -109,10 +110,12 @@ class Published:
             for name, place in self.places.items()
             if warehouse.relation_exists(place)
         }
+        passed = passed_names(version.definition for version in self.versions)
         return catalog_of(
             self.settings, relations, problem=_problem, state_schema=self.schema,
-            workflows={version.workflow for version in self.versions},
-            templates={name: self.templates[hash].info for name, hash in self.newest.items()},
+            # a workflow that is gone may still be named by a version whose last contacts are under way
+            workflows={version.workflow for version in self.versions} | set(passed),
+            templates={name: self.templates[hash].info for name, hash in self.newest.items()}, passed=passed,
         )  # fmt: skip
 
 

@@ -69,12 +69,19 @@ class Door:
         started: workflows that were evaluated before.
         paused: workflows that nobody may enter.
         waiting: workflows for which candidates wait from earlier ticks.
+        asked: workflows for which `enroll` steps of earlier ticks made candidates.
     """
 
     arrived: frozenset[str] = frozenset()
     started: frozenset[str] = frozenset()
     paused: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
+    asked: frozenset[str] = frozenset()
+
+    @property
+    def some_wait(self) -> bool:
+        """Whether there are candidates from earlier ticks."""
+        return bool(self.waiting or self.asked)
 
 
 def who_waits(work: Work, paused: frozenset[str]) -> frozenset[str]:
@@ -86,6 +93,11 @@ def who_waits(work: Work, paused: frozenset[str]) -> frozenset[str]:
     return frozenset(row["workflow"] for row in work.rows(_WHO_WAITS, names=names))
 
 
+def who_was_asked(work: Work) -> frozenset[str]:
+    """Workflows that `enroll` steps of earlier ticks name."""
+    return frozenset(row["workflow"] for row in work.rows(_WHO_WAS_ASKED))
+
+
 def admit(work: Work, deployed: Deployed, door: Door) -> int:
     """Admit the candidates of one workflow; gives the number of new enrollments."""
     plan = deployed.admitting
@@ -95,7 +107,7 @@ def admit(work: Work, deployed: Deployed, door: Door) -> int:
     slots = _slots(work, plan) if waiting else None
     entered = 0
     while waiting:
-        considered, admitted = _round(work, deployed, plan, waiting, slots, paused=plan.workflow in door.paused)
+        considered, admitted = _round(work, deployed, plan, waiting, slots, door)
         waiting -= considered
         entered += admitted
         slots = None if slots is None else slots - admitted
@@ -113,17 +125,19 @@ def _slots(work: Work, plan: Plan) -> int | None:
 
 def _gather(work: Work, deployed: Deployed, plan: Plan, door: Door) -> int:
     """Fill `tick_candidates`; gives their number."""
-    waiting = plan.workflow in door.waiting
-    if not _may_arise(work, deployed, plan, door):
+    waiting, asked = plan.workflow in door.waiting, plan.workflow in door.asked
+    triggered = _may_arise(work, deployed, plan, door)
+    if not triggered and not asked:
         if not waiting:
             return 0
         work.run(_NO_CANDIDATES)
         return _join_waiting(work, plan)
     fresh = deployed.name not in door.started
     given = {"fresh": fresh, "workflow": plan.workflow}
-    found = work.make(CANDIDATES, lambda: _candidates(work, plan), plan.workflow, str(plan.version), parameters=given)
+    key = (plan.workflow, str(plan.version), str(triggered), str(asked))
+    found = work.make(CANDIDATES, lambda: _candidates(work, plan, triggered, asked), *key, parameters=given)
     if fresh and found:
-        found -= work.run("DELETE FROM tick_candidates WHERE candidate_at < $earliest", earliest=deployed.earliest)
+        found -= work.run(_TOO_EARLY, earliest=deployed.earliest)
     return found + (_join_waiting(work, plan) if waiting else 0)
 
 
@@ -142,25 +156,36 @@ def _join_waiting(work: Work, plan: Plan) -> int:
     return work.run(_JOIN_WAITING, workflow=plan.workflow, edge=isinstance(plan.entry, AudienceEntry))
 
 
-def _candidates(work: Work, plan: Plan) -> exp.Expr:
+def _candidates(work: Work, plan: Plan, triggered: bool, asked: bool) -> exp.Expr:
     """The candidates of a plan that were not considered before, with their ids."""
-    match plan.entry:
-        case EventEntry():
-            query = plan.entry.query
-        case ModelEntry():
-            query = plan.entry.query.copy().transform(_renamed(plan))
-        case _:
-            query = _edge_candidates()
+    queries: list[exp.Expr] = []
+    if triggered:
+        queries.append(exp.select("t.*", exp.false().as_("asked")).from_(_triggered(plan).subquery("t")))
+    if asked and plan.asked is not None:
+        queries.append(exp.select("t.*", exp.true().as_("asked")).from_(plan.asked.subquery("t")))
+    query = exp.union(*queries, distinct=False) if len(queries) > 1 else queries[0]
     candidate = identity_tree([
         work.deployment.workspace, plan.workflow, exp.column("contact_id", table="c"), exp.column("key", table="c"),
         exp.column("entry_ref", table="c"),
     ])  # fmt: skip
-    identified = exp.select("c.*", candidate.as_("candidate_id")).from_(query.subquery("c"))
+    candidates = exp.Subquery(this=query, alias=exp.TableAlias(this=exp.to_identifier("c")))
+    identified = exp.select("c.*", candidate.as_("candidate_id")).from_(candidates)
     known = exp.select("1").from_(exp.alias_(work.state["candidates"], "k", table=True))
     known = known.where("k.candidate_id = n.candidate_id")
     known = known.where(exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(plan.workflow)))
     found = exp.select("n.*", exp.column("candidate_at", table="n").as_("since"), exp.false().as_("waited"))
     return found.from_(identified.subquery("n")).where(exp.Not(this=exp.Exists(this=known)))
+
+
+def _triggered(plan: Plan) -> exp.Select:
+    match plan.entry:
+        case EventEntry():
+            return plan.entry.query
+        case ModelEntry():
+            renamed: exp.Select = plan.entry.query.copy().transform(_renamed(plan))
+            return renamed
+        case _:
+            return _edge_candidates()
 
 
 def _renamed(plan: Plan) -> Any:
@@ -183,14 +208,12 @@ def _edge_candidates() -> exp.Select:
     )  # fmt: skip
 
 
-def _round(
-    work: Work, deployed: Deployed, plan: Plan, waiting: int, slots: int | None, *, paused: bool
-) -> tuple[int, int]:
+def _round(work: Work, deployed: Deployed, plan: Plan, waiting: int, slots: int | None, door: Door) -> tuple[int, int]:
     """Consider the earliest of the waiting candidates of every contact; gives how many, and how many entered.
 
     While a ramp has free slots, a round ends before the second candidate of a contact, so that they go in order.
     """
-    rules = plan.rules
+    rules, paused = plan.rules, plan.workflow in door.paused
     is_event = isinstance(plan.entry, EventEntry)
     given: dict[str, Any] = {
         "workflow": plan.workflow, "version": plan.version, "first_step": plan.first_step, "reentry": rules.reentry,
@@ -203,6 +226,8 @@ def _round(
     entered = work.run(_ENTER, **given)
     if rules.may_wait:
         work.run(_NO_LONGER_WAITING, **given)
+    if plan.workflow in door.asked:
+        work.run(_ANSWERED, **given)
     work.run(_CONSUME, **given)
     work.journal(_ROUND_JOURNAL, "contact_id, enrollment_id", logged=list(_LOGGED), **given)
     held = work.number("SELECT count(*) FROM tick_round WHERE verdict = 'waiting'") if rules.may_wait else 0
@@ -244,6 +269,7 @@ _NEW_MEMBERS = """
 _WHO_WAITS = """
     SELECT DISTINCT workflow FROM candidates WHERE verdict = 'waiting' AND list_contains($names, workflow)
 """
+_WHO_WAS_ASKED = "SELECT DISTINCT workflow FROM candidates WHERE verdict = 'asked'"
 _RAMPED = """
     SELECT count(*) FROM enrollments AS n LEFT JOIN ticks AS t ON t.tick = n.entered_tick
     WHERE n.workflow = $workflow
@@ -251,20 +277,20 @@ _RAMPED = """
 """
 _NO_CANDIDATES = """
     CREATE OR REPLACE TEMP TABLE tick_candidates (contact_id TEXT, key TEXT, entry_ref TEXT, candidate_at TIMESTAMP,
-        entry JSON, candidate_id UUID, since TIMESTAMP, waited BOOLEAN)
+        entry JSON, asked BOOLEAN, candidate_id UUID, since TIMESTAMP, waited BOOLEAN)
 """
 _JOIN_WAITING = """
     INSERT INTO tick_candidates
-    SELECT k.contact_id, k.key, k.entry_ref, CASE WHEN $edge THEN $tick_at ELSE k.candidate_at END, k.entry,
+    SELECT k.contact_id, k.key, k.entry_ref, CASE WHEN $edge THEN $tick_at ELSE k.candidate_at END, k.entry, FALSE,
         k.candidate_id, k.candidate_at, TRUE
     FROM candidates AS k WHERE k.workflow = $workflow AND k.verdict = 'waiting'
 """
 _RULED = """
-    SELECT c.candidate_id, c.contact_id, c.key, c.entry_ref, c.candidate_at, c.entry, c.since, c.waited,
+    SELECT c.candidate_id, c.contact_id, c.key, c.entry_ref, c.candidate_at, c.entry, c.since, c.waited, c.asked,
         CASE
-            WHEN c.candidate_at < $earliest THEN 'activation'
+            WHEN NOT c.asked AND NOT c.waited AND c.candidate_at < $earliest THEN 'activation'
             WHEN $paused IS NOT NULL THEN $paused
-            WHEN CAST($max_age AS BIGINT) IS NOT NULL
+            WHEN NOT c.asked AND CAST($max_age AS BIGINT) IS NOT NULL
                 AND $tick_at > c.candidate_at + CAST($max_age AS BIGINT) * INTERVAL '1' SECOND THEN 'stale_trigger'
             WHEN $reentry = 'once' AND p.entered > 0 THEN 'reentry'
             WHEN $reentry = 'after_exit' AND p.active > 0 THEN 'reentry'
@@ -289,7 +315,7 @@ _RULED = """
 """
 _RULED_BY_RAMP = (
     """
-    SELECT r.candidate_id, r.contact_id, r.key, r.entry_ref, r.candidate_at, r.entry, r.since, r.waited,
+    SELECT r.candidate_id, r.contact_id, r.key, r.entry_ref, r.candidate_at, r.entry, r.since, r.waited, r.asked,
         CASE
             WHEN r.verdict = 'entered' AND CAST($slots AS BIGINT) IS NOT NULL AND r.rank > $slots THEN 'waiting'
             ELSE r.verdict
@@ -333,6 +359,11 @@ _ENTER = """
 _NO_LONGER_WAITING = """
     DELETE FROM candidates WHERE workflow = $workflow AND verdict = 'waiting'
         AND candidate_id IN (SELECT candidate_id FROM tick_round WHERE verdict <> 'waiting')
+"""
+_TOO_EARLY = "DELETE FROM tick_candidates WHERE NOT asked AND candidate_at < $earliest"
+_ANSWERED = """
+    DELETE FROM candidates WHERE workflow = $workflow AND verdict = 'asked'
+        AND entry_ref IN (SELECT r.entry_ref FROM tick_round AS r WHERE r.asked)
 """
 _CONSUME = """
     INSERT INTO candidates

@@ -1,9 +1,9 @@
-"""Writing down what a plan decided in a tick: journal, outbox, tags, fields, points, campaigns, positions."""
+"""Writing down what a plan decided in a tick: journal, outbox, positions, and what its steps keep: tags, fields, …"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from sqlglot import exp
 
@@ -29,6 +29,19 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
     if kinds.get("decided"):
         work.run(_OUTBOX, **given)
     written = {action.kind for action in actions}
+    _keep(work, written)
+    moved = work.run(_MOVE)
+    work.seq += total
+    if "unenroll" in written:
+        _unenroll(work)
+    work.count("moved", moved)
+    work.count("decided", kinds.get("decided", 0))
+    work.count("done", kinds.get("ok", 0))
+    work.count("skipped", sum(n for outcome, n in kinds.items() if outcome.startswith("skipped")))
+
+
+def _keep(work: Work, written: Set[str]) -> None:
+    """What the internal steps of some kinds write."""
     if written & {"tag", "untag"}:
         if "untag" in written:
             work.run(_UNTAG)
@@ -45,12 +58,18 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
     if "set" in written:
         work.run(_SET_REMOVE)
         work.run(_SET)
-    moved = work.run(_MOVE)
-    work.seq += total
-    work.count("moved", moved)
-    work.count("decided", kinds.get("decided", 0))
-    work.count("done", kinds.get("ok", 0))
-    work.count("skipped", sum(n for outcome, n in kinds.items() if outcome.startswith("skipped")))
+    if "emit" in written:
+        work.run(_EMIT, last=work.number("SELECT coalesce(max(seq), 0) AS seq FROM events"))
+    if "enroll" in written:
+        work.run(_ENROLL)
+
+
+def _unenroll(work: Work) -> None:
+    """End the contacts' enrollments in the workflows that they were taken out of."""
+    if work.run(_UNENROLLED):
+        left = work.journal(_UNENROLLED_JOURNAL)
+        work.run(_UNENROLLED_EXIT)
+        work.count("exits", left)
 
 
 def _actions(work: Work, actions: Sequence[Action]) -> exp.Expr:
@@ -112,7 +131,7 @@ _JOURNAL = """
     SELECT $tick, d.seq, $tick_at, $workflow, $version, d.enrollment_id, d.contact_id, d.key, d.step, d.kind,
         CASE WHEN d.kind <> 'split' THEN d.step_kind || ':' || d.what END,
         CASE WHEN d.kind = 'split' THEN d.what ELSE d.outcome END, d.due, d.action_id, NULL,
-        CASE WHEN d.step_kind IN ('set', 'score', 'campaign') THEN d.payload END
+        CASE WHEN d.step_kind IN ('set', 'score', 'campaign', 'emit', 'enroll') THEN d.payload END
     FROM tick_decisions AS d
 """
 _OUTBOX = """
@@ -203,6 +222,36 @@ _FIRST_POINTS = (
     "FROM (" + _ADDED_POINTS + ") AS t WHERE NOT EXISTS (SELECT 1 FROM contact_points AS c "
     "WHERE c.contact_id = t.contact_id AND c.name = t.name)"
 )
+_EMIT = """
+    INSERT INTO events
+    SELECT CAST(d.action_id AS TEXT), $last + row_number() OVER (ORDER BY d.seq), d.contact_id,
+        CAST(d.action_id AS TEXT), NULL, NULL, d.what, d.due, $tick_at, d.payload, 'emit'
+    FROM tick_decisions AS d WHERE d.step_kind = 'emit' AND d.outcome = 'ok'
+"""
+_ENROLL = """
+    INSERT INTO candidates
+    SELECT d.action_id, d.what, d.contact_id, NULL, CAST(d.action_id AS TEXT), d.due, 'asked', $tick, d.payload
+    FROM tick_decisions AS d WHERE d.step_kind = 'enroll' AND d.outcome = 'ok'
+"""
+"""Candidates of the next tick's admission, which gives them their ids."""
+_UNENROLLED = """
+    CREATE OR REPLACE TEMP TABLE tick_unenrolled AS
+    SELECT n.enrollment_id, n.workflow, n.version, n.contact_id, n.key, u.cause
+    FROM enrollments AS n JOIN (
+        SELECT d.contact_id, d.what AS workflow, min(CAST(d.action_id AS TEXT)) AS cause
+        FROM tick_decisions AS d WHERE d.step_kind = 'unenroll' AND d.outcome = 'ok' GROUP BY d.contact_id, d.what
+    ) AS u ON u.workflow = n.workflow AND u.contact_id = n.contact_id
+    WHERE n.exit IS NULL
+"""
+_UNENROLLED_JOURNAL = """
+    SELECT x.workflow, x.version, x.enrollment_id, x.contact_id, x.key, NULL AS step, 'exit' AS kind, NULL AS what,
+        'unenrolled' AS outcome, NULL AS due, NULL AS action_id, x.cause, NULL AS details
+    FROM tick_unenrolled AS x
+"""
+_UNENROLLED_EXIT = """
+    UPDATE enrollments SET exit = 'unenrolled', exited_at = $tick_at, moved_tick = $tick, due_at = NULL
+    FROM tick_unenrolled AS x WHERE enrollments.enrollment_id = x.enrollment_id
+"""
 _MOVE = """
     UPDATE enrollments SET position = m.position, logical_at = m.logical_at,
         due_at = CASE WHEN m.exit IS NULL THEN m.due_at END, steps = m.steps, arms = coalesce(m.arms, enrollments.arms),

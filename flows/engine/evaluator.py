@@ -19,7 +19,7 @@ from compiler import frames
 from compiler.errors import PenstockError, StateError
 from compiler.lookup import event
 from compiler.plan import FRAME, Plan, Stage
-from flows.engine.admission import Door, admit, find_edges, find_rows, who_waits
+from flows.engine.admission import Door, admit, find_edges, find_rows, who_waits, who_was_asked
 from flows.engine.arrivals import Watermarks, collect
 from flows.engine.clock import Clock
 from flows.engine.controls import paused
@@ -175,9 +175,9 @@ class _Tick:
         due = self._due()
         after = replace(after, zones=self._zones(), held=held)
         self.rezoned |= _released(work, self.before.held - held)
-        self.door = Door(self.arrived, started, held, who_waits(work, held))
+        self.door = Door(self.arrived, started, held, who_waits(work, held), who_was_asked(work))
         watching = any(plan.exits is not None and plan.watches_state for plan in work.deployment.plans)
-        if not (arrived or edges or row_tables or due or watching or self.rezoned or self.door.waiting):
+        if not (arrived or edges or row_tables or due or watching or self.rezoned or self.door.some_wait):
             return after
         self._share(row_tables)
         self._evaluate(due)
@@ -226,7 +226,7 @@ class _Tick:
         watching = [plan for plan in work.deployment.plans if plan.exits is not None and plan.watches_state]
         for workflow, version in {*((plan.workflow, plan.version) for plan in watching), *self.rezoned}:
             work.run(_CONCERNED_ACTIVE, workflow=workflow, version=version)
-        for workflow in self.door.waiting:
+        for workflow in self.door.waiting | self.door.asked:
             work.run(_CONCERNED_WAITING, workflow=workflow)
         entries = BEGINNING if row_tables else work.rows(_EARLIEST_ENTRY)[0]["earliest"]
         share_contacts(work, entries)
@@ -399,7 +399,7 @@ _EARLIEST_ENTRY = """
     SELECT least(
         (SELECT min(n.entry_at) FROM enrollments AS n WHERE n.exit IS NULL),
         (SELECT min(a.event_time) FROM tick_arrivals AS a),
-        (SELECT min(k.candidate_at) FROM candidates AS k WHERE k.verdict = 'waiting')
+        (SELECT min(k.candidate_at) FROM candidates AS k WHERE k.verdict IN ('asked', 'waiting'))
     ) AS earliest
 """
 _CONCERNED_ACTIVE = """
@@ -408,7 +408,7 @@ _CONCERNED_ACTIVE = """
 """
 _CONCERNED_WAITING = """
     INSERT INTO tick_concerned
-    SELECT k.contact_id FROM candidates AS k WHERE k.workflow = $workflow AND k.verdict = 'waiting'
+    SELECT k.contact_id FROM candidates AS k WHERE k.workflow = $workflow AND k.verdict IN ('asked', 'waiting')
 """
 _DUE = """
     SELECT workflow, version, count(*) AS n FROM enrollments WHERE exit IS NULL AND due_at <= $tick_at

@@ -11,7 +11,7 @@ from flows.engine.intents import MESSAGES, Recheck
 from flows.engine.work import Work
 from flows.warehouse.base import Warehouse
 
-WITHDRAWING = ("goal", "exit_when", "left_audience", "expired", "merged", "step_removed", "error")
+WITHDRAWING = ("goal", "exit_when", "left_audience", "expired", "merged", "step_removed", "unenrolled", "error")
 """Exits after which nothing decided before is performed; `completed` and an `exit` step withdraw nothing."""
 
 
@@ -33,7 +33,7 @@ def rechecker(evaluator: Evaluator) -> Recheck:
 
 def _older(work: Work, action_ids: list[str]) -> list[str]:
     watching = [plan.workflow for plan in work.deployment.plans if plan.watches_state]
-    return [row["action_id"] for row in work.rows(_OLDER, ids=action_ids, watching=watching)]
+    return [row["action_id"] for row in work.rows(_OLDER, ids=action_ids, watching=watching, reasons=list(WITHDRAWING))]
 
 
 def _withdrawn(work: Work, action_ids: list[str]) -> dict[str, str]:
@@ -72,7 +72,9 @@ def _by_consent(work: Work, plan: Plan, found: dict[str, str]) -> None:
 _OLDER = """
     SELECT CAST(o.action_id AS TEXT) AS action_id FROM outbox AS o
     WHERE list_contains($ids, CAST(o.action_id AS TEXT))
-        AND (o.tick < $tick OR list_contains($watching, o.workflow))
+        AND (o.tick < $tick OR list_contains($watching, o.workflow) OR o.enrollment_id IN (
+            SELECT n.enrollment_id FROM enrollments AS n WHERE list_contains($reasons, n.exit)
+        ))
 """
 _CLAIMED = """
     CREATE OR REPLACE TEMP TABLE tick_claimed AS

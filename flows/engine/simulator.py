@@ -17,7 +17,7 @@ from compiler.actions import SIMULATED
 from compiler.catalog import Catalog, ContactModel, DataType, EventModel, Relation, ScoreInfo, TemplateInfo
 from compiler.content import Template, parse_template, render
 from compiler.errors import DefinitionError, Problem
-from compiler.graph import flow
+from compiler.graph import flow, passed_names
 from compiler.plan import Plan
 from compiler.planner import Settings, plan
 from compiler.workflow import ModelTrigger, ScoreStep, SetStep
@@ -257,6 +257,7 @@ class _Tables:
         scores = {name: ScoreInfo(name, self._relation(f"score_{name}")) for name in {s[2] for s in self.scores}}
         return Catalog(
             contact, events, relations=relations, templates=infos, scores=scores, points=points,
+            passed=passed_names(published.document.workflow for published in self.case.workflows),
             workflows=frozenset(self.case.names), state_schema=SCHEMA, open_names=True,
         )  # fmt: skip
 
