@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-import yaml
 
 from flows.engine.simulation import read_cases
 from flows.engine.simulator import SCHEMA, Simulation
@@ -23,7 +23,7 @@ def _case(contacts: int) -> str:
         steps += [{"id": f"w{hour}", "wait": "1h"}, {"id": f"a{hour}", **KINDS[hour % len(KINDS)]}]
     at = START.isoformat() + "Z"
     last = (START + timedelta(hours=HOURS)).isoformat() + "Z"
-    return yaml.safe_dump({
+    return json.dumps({
         "contacts": [{"id": f"c{number}"} for number in range(contacts)],
         "events": [[f"e{number}", f"c{number}", "joined", at] for number in range(contacts)],
         "workflows": [{"version": 1, "workflow": "long", "trigger": {"event": "joined"}, "steps": steps}],
