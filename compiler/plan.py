@@ -123,8 +123,8 @@ class Plan:
         contact_columns, properties, events: what the tick's shared tables must carry for this plan.
         waits_by_zone: some step waits in calendar days on the contact's wall clock.
         asked: candidates that other workflows' `enroll` steps made; columns as in `EventEntry`.
-        ordered: its steps read what other enrollments of the contact may write in the same tick, so a contact's
-            enrollments advance one after another.
+        ordered: its steps read what other enrollments of the contact may write in the same tick, or end them, so a
+            contact's enrollments advance one after another.
         reads_entry: some condition, value or text of its steps or exits reads the entry's row.
         lookback: seconds before T that it reads events, besides those since each entry; None for all history.
     """
