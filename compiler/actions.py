@@ -12,7 +12,7 @@ from compiler.advance import StepParts
 from compiler.catalog import Catalog, DestinationInfo, Role
 from compiler.content import snippet_reads
 from compiler.errors import DefinitionError, Problem, nearest
-from compiler.functions import arm_column
+from compiler.functions import arm_column, visit_column
 from compiler.graph import FlowNode, YamlPath
 from compiler.lookup import frame, seconds
 from compiler.messages import first_of, skips
@@ -216,7 +216,7 @@ def action_row(node: FlowNode, parts: StepParts, stage: str, routing: Routing, t
         exp.Literal.string(what(step)).as_("what"), reached.copy().as_("due"),
         _outcome(node, step, parts).as_("outcome"),
         _payload(node, step, parts, texts).as_("payload"),
-        _expires_at(step, reached).as_("expires_at"),
+        _expires_at(step, reached).as_("expires_at"), _visit(node, parts).as_("visit"),
     ]  # fmt: skip
     arrived = exp.Not(this=exp.Is(this=reached.copy(), expression=exp.Null()))
     kind: Kind = node.kind  # type: ignore[assignment]
@@ -228,7 +228,7 @@ def action_row(node: FlowNode, parts: StepParts, stage: str, routing: Routing, t
     )  # fmt: skip
 
 
-def split_row(node: FlowNode, stage: str) -> Action:
+def split_row(node: FlowNode, parts: StepParts, stage: str) -> Action:
     """The arms that enrollments took at a split, as rows of the log."""
     reached = exp.column(f"a{node.index}", table="f")
     columns = [
@@ -236,13 +236,18 @@ def split_row(node: FlowNode, stage: str) -> Action:
         exp.Literal.string(node.id).as_("step"), exp.Literal.string("split").as_("kind"),
         exp.column(arm_column(node.id), table="f", quoted=True).as_("what"), reached.copy().as_("due"),
         exp.Literal.string("ok").as_("outcome"), exp.cast(exp.null(), "json").as_("payload"),
-        exp.cast(exp.null(), "timestamp").as_("expires_at"),
+        exp.cast(exp.null(), "timestamp").as_("expires_at"), _visit(node, parts).as_("visit"),
     ]  # fmt: skip
     arrived = exp.Not(this=exp.Is(this=reached.copy(), expression=exp.Null()))
     return Action(
         index=node.index, step=node.id, kind="split", what="", destination=None, template=None, transactional=False,
         rows=exp.select(*columns).from_(f"{stage} AS f").where(arrived), path=node.path,
     )  # fmt: skip
+
+
+def _visit(node: FlowNode, parts: StepParts) -> exp.Expr:
+    """Which visit of the step this is."""
+    return exp.column(visit_column(node.id), table="f", quoted=True) if parts.repeated else exp.Literal.number(1)
 
 
 def _outcome(node: FlowNode, step: ActionStep, parts: StepParts) -> exp.Expr:

@@ -15,8 +15,15 @@ from sqlglot import exp
 
 from compiler.calendar import after, elapsed_more_than, next_time, wall
 from compiler.condition import Condition
-from compiler.functions import arm_column, campaign_column, enrolled_columns, points_column, tag_column
-from compiler.graph import Flow, FlowNode
+from compiler.functions import (
+    arm_column,
+    campaign_column,
+    enrolled_columns,
+    points_column,
+    tag_column,
+    visit_column,
+)
+from compiler.graph import Flow, FlowNode, counted_steps
 from compiler.identity import bucket_tree
 from compiler.lookup import first_between, frame, seconds, tick_at
 from compiler.messages import HELD, SENT, first_of, skips
@@ -25,6 +32,7 @@ from compiler.workflow import (
     ActionStep,
     BranchStep,
     CampaignStep,
+    GotoStep,
     Moment,
     ScoreStep,
     SetStep,
@@ -41,6 +49,8 @@ from compiler.workflow import (
 STEPS_PER_STAGE = 100
 _WRITING = TagStep | UntagStep | SetStep | ScoreStep | CampaignStep
 _NEVER = exp.cast(exp.null(), "timestamp")
+BACK = "back"
+"""The column that says who jumped back up in this pass."""
 _NO_BUCKET = exp.cast(exp.null(), "double")
 _P, _L, _U = (exp.column(name, table="f", quoted=True) for name in "plu")
 
@@ -52,7 +62,8 @@ class StepParts:
     Attributes:
         test: the branch's condition, an action's `if`, or the timestamp of a wait_until.
         cases: the conditions of a switch, by outcome.
-        waits: frame columns of the awaited events' times (wait_for).
+        repeated: whether the step can be met again after a jump back.
+        waits: the awaited events' times, arrays of the frame (wait_for).
         values: an action's SQL values by key, e.g. the fields of `set`.
         require: the consent that a message needs.
         group: the subscription group of a message.
@@ -62,7 +73,8 @@ class StepParts:
 
     test: Condition | None = None
     cases: Mapping[str, Condition] = field(default_factory=dict)
-    waits: tuple[str, ...] = ()
+    repeated: bool = False
+    waits: tuple[exp.Expr, ...] = ()
     values: Mapping[str, Condition] = field(default_factory=dict)
     require: exp.Expr | None = None
     group: str | None = None
@@ -114,7 +126,8 @@ class Layers:
         self._parts = parts
         self._timing = timing
         splits = [node.id for node in flow.nodes if isinstance(node.step, SplitStep)]
-        self._kept = frozenset({*mutable, *(f"s_{step}" for step in tracked), *map(arm_column, splits)})
+        visited = [visit_column(step) for step in counted_steps(flow)]
+        self._kept = frozenset({*mutable, *(f"s_{step}" for step in tracked), *map(arm_column, splits), *visited})
         self._layers: list[tuple[str, dict[str, exp.Expr]]] = []
         self.completed = len(flow.nodes)
 
@@ -181,7 +194,11 @@ class Layers:
             ctes.append((name, exp.select(*_columns(handed - {*new}), *selected).from_(f"{source} AS f")))
             handed = (handed - {*new}) | columns_read(new.values())
         none = exp.Literal.number(0)
-        first = {"p": frame("p0"), "l": frame("logical_at"), "u": _NEVER, SENT: none} if before is None else {}
+        first = (
+            {"p": frame("p0"), "l": frame("logical_at"), "u": _NEVER, SENT: none, BACK: exp.false()}
+            if before is None
+            else {}
+        )
         start = [tree.copy().as_(column, quoted=True) for column, tree in first.items() if column in handed]
         ctes.append(("l0", exp.select(*_columns(handed - {*first}), *start).from_(f"{before or FRAME} AS f")))
         for name, cte in reversed(ctes):
@@ -207,6 +224,8 @@ class Layers:
                 self._branch(node, [(outcome, test.tree) for outcome, test in self._parts[node.id].cases.items()])
             case SplitStep():
                 self._split(node, node.step)
+            case GotoStep():
+                self._goto(node, node.step)
             case _:
                 pass
 
@@ -279,6 +298,7 @@ class Layers:
         stored = exp.In(this=arm.copy(), expressions=[exp.Literal.string(name) for name in step.split])
         self._add(node, {
             arm.name: _when(here, _when(stored, arm, drawn), arm),
+            **self._visit(node, here),
             f"a{node.index}": _when(here, _L, _NEVER),
         }, part="a")  # fmt: skip
         ways = [
@@ -302,7 +322,7 @@ class Layers:
                 lower = _column(f"s_{named}")
         self._until(node, after(_L, step.within, self._timing.zone) if step.within else _NEVER)
         deadline = _U if step.within else None
-        times = [first_between(frame(column), lower, deadline) for column in self._parts[node.id].waits]
+        times = [first_between(times, lower, deadline) for times in self._parts[node.id].waits]
         earliest = times[0] if len(times) == 1 else exp.Least(this=times[0], expressions=times[1:], ignore_nulls=True)
         self._add(node, {f"m{n}": _when(here, earliest, _NEVER)}, part="m")
         matched = exp.Not(this=exp.Is(this=frame(f"m{n}"), expression=exp.Null()))
@@ -327,6 +347,27 @@ class Layers:
             return parts.test.state or parts.test.clock or bool(parts.test.events)
         return bool(parts.holding)
 
+    def _goto(self, node: FlowNode, step: GotoStep) -> None:
+        """A layer to the target while jumps are left; who goes back up is looked at once more in the same tick."""
+        here, jumps = self._here(node), visit_column(node.id)
+        columns = {"p": _when(here, self._target(node), _P), **self._track(node, lambda old: _when(here, _L, old))}
+        if "jump" in node.successors and step.max is not None:
+            jumping = here
+            if jumps in self._kept:
+                left = exp.LT(this=_column(jumps), expression=exp.Literal.number(step.max))
+                jumping = exp.and_(here, left)
+                columns[jumps] = _when(jumping, _one_more(jumps), _column(jumps))
+            columns["p"] = _when(jumping, self._target(node, "jump"), columns["p"])
+            if node.jumps_back:
+                columns[BACK] = _when(jumping, exp.true(), _column(BACK))
+                columns["u"] = _when(jumping, _NEVER, _U)
+        self._add(node, columns)
+
+    def _visit(self, node: FlowNode, here: exp.Expr) -> dict[str, exp.Expr]:
+        """One more visit of an action or split that can be met again."""
+        name = visit_column(node.id)
+        return {name: _when(here, _one_more(name), _column(name))} if name in self._kept else {}
+
     def _decide(self, node: FlowNode, step: ActionStep, parts: StepParts) -> exp.Expr:
         """A layer that decides about a message which may be held, as `o<n>`; gives who stands there and passes."""
         test = exp.Coalesce(this=parts.test.tree, expressions=[exp.false()]) if parts.test is not None else None
@@ -346,6 +387,7 @@ class Layers:
             "l": _when(exp.and_(here, late), tick_at(), _L),
             f"a{node.index}": _when(here, _L, _NEVER),
             **self._track(node, lambda old: _when(here, moved, old)),
+            **self._visit(node, here),
         }
         done: exp.Expr = here
         if parts.test is not None and not parts.holding:
@@ -362,8 +404,7 @@ class Layers:
                 columns[name] = _when(done, written, _column(name))
         if parts.counted:
             decided = exp.EQ(this=_column(f"o{node.index}"), expression=exp.Literal.string("decided"))
-            one_more = exp.Add(this=_column(SENT), expression=exp.Literal.number(1))
-            columns[SENT] = _when(exp.and_(here, decided), one_more, _column(SENT))
+            columns[SENT] = _when(exp.and_(here, decided), _one_more(SENT), _column(SENT))
         if isinstance(step, UnenrollStep) and step.unenroll == self._workflow:
             out = exp.Literal.number(self.completed + len(self._leaving) + 1)
             columns["p"] = _when(here, _when(done, out, self._target(node)), _P)
@@ -416,6 +457,10 @@ def _columns(names: Iterable[str]) -> list[exp.Expr]:
 
 def _column(name: str) -> exp.Column:
     return exp.column(name, table="f", quoted=True)
+
+
+def _one_more(column: str) -> exp.Expr:
+    return exp.Add(this=_column(column), expression=exp.Literal.number(1))
 
 
 def _is(position: exp.Expr, index: int) -> exp.Expr:

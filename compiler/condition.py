@@ -52,6 +52,7 @@ class Scope:
         entry: shape of `entry.*`, None where there is no entry.
         steps: ids of steps that may be named.
         splits: those of them that are splits and have an arm.
+        repeated: those of them that can be met again after a jump back.
         enrollment: whether the frame row is an enrollment (`since`, `opened()`, `steps.*` have a meaning).
         goals: texts of the workflow's goals, for `goal.met`.
         trust: allow-list level.
@@ -63,6 +64,7 @@ class Scope:
     entry: EntryShape | None = None
     steps: frozenset[str] = frozenset()
     splits: frozenset[str] = frozenset()
+    repeated: frozenset[str] = frozenset()
     enrollment: bool = False
     goals: tuple[str, ...] = ()
     trust: Trust = "sql"
@@ -84,6 +86,7 @@ class Condition:
         events: event names looked at.
         since_steps: steps whose logical time is needed as frame column `s_<id>`.
         arms: splits whose arm is needed as frame column `arm_<id>`.
+        visits: steps whose count of visits is needed as frame columns `n_<id>` and `w_<id>`.
         fields: contact fields that Penstock owns and the condition reads.
         tags: tags the condition reads.
         kept: frame columns it reads of points and campaigns, which steps write.
@@ -103,6 +106,7 @@ class Condition:
     events: frozenset[str] = frozenset()
     since_steps: frozenset[str] = frozenset()
     arms: frozenset[str] = frozenset()
+    visits: frozenset[str] = frozenset()
     fields: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
     kept: frozenset[str] = frozenset()
@@ -159,11 +163,11 @@ def compile_moment(text: str, scope: Scope) -> Condition:
     return Condition(**{**compiled.__dict__, "tree": tree, "type": "timestamp"})
 
 
-def compile_wait_for(text: str, scope: Scope) -> tuple[Condition, tuple[str, ...]]:
+def compile_wait_for(text: str, scope: Scope) -> tuple[Condition, tuple[exp.Expr, ...]]:
     """Compile what a wait_for waits for: one event function, or several joined by `or`.
 
     Returns:
-        The condition (its tree has no meaning of its own) and the frame columns that hold the matching event times.
+        The condition (its tree has no meaning of its own) and the matching events' times, arrays of the frame.
 
     Raises:
         ConditionError: as `compile_condition`; E209 when it is no event.
@@ -243,7 +247,7 @@ class _Lowering:
             text=text, tree=typed.tree, type=typed.type, lookups=dict(calls.lookups), facts=dict(calls.facts),
             contact_columns=frozenset(calls.contact_columns), properties=dict(calls.properties),
             events=frozenset(calls.events), since_steps=frozenset(calls.since_steps), fields=frozenset(calls.fields),
-            arms=frozenset(calls.arms),
+            arms=frozenset(calls.arms), visits=frozenset(calls.visits),
             tags=frozenset(calls.tags), kept=frozenset(calls.kept), clock=calls.clock,
             state=calls.state or self.subquery, relations=frozenset(self.relations), subquery=self.subquery,
             zone=calls.zone,

@@ -21,7 +21,7 @@ from compiler.condition import (
 )
 from compiler.errors import ConditionError, Problem, nearest
 from compiler.frames import Needs
-from compiler.graph import YamlPath, flow
+from compiler.graph import YamlPath, counted_steps, flow
 from compiler.lookup import frame, tick_at
 from compiler.plan import ASKED, MODEL_ROWS, AudienceEntry, EntryRules, EventEntry, ModelEntry
 from compiler.workflow import AudienceTrigger, Duration, EventTrigger, ModelTrigger, SplitStep, Workflow
@@ -89,6 +89,7 @@ def workflow_scope(workflow: Workflow, catalog: Catalog, trust: Trust) -> Scope:
     return Scope(
         catalog, entry=entry_shape(workflow, catalog), steps=frozenset(node.id for node in flow(workflow).nodes),
         enrollment=True, splits=frozenset(n.id for n in flow(workflow).nodes if isinstance(n.step, SplitStep)),
+        repeated=frozenset(counted_steps(flow(workflow))),
         goals=tuple(goal.when for goal in workflow.goals), trust=trust, workflow=workflow.workflow,
     )  # fmt: skip
 

@@ -26,9 +26,10 @@ from compiler.condition import (
 from compiler.entry import model_name, workflow_scope
 from compiler.errors import ConditionError
 from compiler.frames import Needs
+from compiler.kept import kept
 from compiler.lookup import tick_at
 from compiler.plan import SCOPE
-from compiler.planner import kept, merged_policy
+from compiler.planner import merged_policy
 from compiler.workflow import AudienceTrigger, EventTrigger, ModelTrigger, Policy, Workflow
 
 Subject = Literal["contact", "event", "row", "enrollment"]
@@ -202,7 +203,7 @@ def _base(subject: Subject, workflow: Workflow, catalog: Catalog, zone: str, nee
             )
         case "enrollment":
             rows = exp.select("s.*", exp.column("enrollment_id", table="s").as_("row_id"), *carried,
-                              *kept(needs.since_steps, needs.arms)).from_(f"{SCOPE} AS s")  # fmt: skip
+                              *kept(needs.since_steps, needs.arms, needs.visits)).from_(f"{SCOPE} AS s")  # fmt: skip
             return rows.join(contact, on="c.contact_id = s.contact_id", join_type="left")
         case "event":
             newest = newest_event(workflow, catalog)

@@ -34,6 +34,7 @@ class Needs:
     events: set[str] = field(default_factory=set)
     since_steps: set[str] = field(default_factory=set)
     arms: set[str] = field(default_factory=set)
+    visits: set[str] = field(default_factory=set)
 
     def add(self, *conditions: Condition | None) -> Needs:
         """Take in the needs of conditions."""
@@ -46,6 +47,7 @@ class Needs:
                 self.events.update(condition.events)
                 self.since_steps.update(condition.since_steps)
                 self.arms.update(condition.arms)
+                self.visits.update(condition.visits)
         return self
 
     @property

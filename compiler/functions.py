@@ -53,6 +53,7 @@ class Calls:
         self.events: set[str] = set()
         self.since_steps: set[str] = set()
         self.arms: set[str] = set()
+        self.visits: set[str] = set()
         self.fields: set[str] = set()
         self.tags: set[str] = set()
         self.kept: set[str] = set()
@@ -93,8 +94,8 @@ class Calls:
             case _:
                 return self._state_fact(name, node)
 
-    def times(self, node: exp.Anonymous) -> str:
-        """The frame column with the times of the events a wait_for waits for, none before the entry.
+    def times(self, node: exp.Anonymous) -> exp.Expr:
+        """The times, an array of the frame, of the events a wait_for waits for, none before the entry.
 
         Raises:
             ConditionError: E209 when the call is no event, or has options that belong to the step.
@@ -109,7 +110,8 @@ class Calls:
         else:
             raise refuse(node, f"wait_for cannot wait for {name}(); it waits for did(), opened(), …", code="E209")
         options = replace(options, since="entry")
-        return self._lookup(f"{name}_{options.names[0]}", "times", options).column
+        times = frame(self._lookup(f"{name}_{options.names[0]}", "times", options).column)
+        return self._latest(self._step(node), times) if name in MESSAGE_EVENTS else times
 
     # ------------------------------------------------------------ events
 
@@ -286,7 +288,14 @@ class Calls:
 
     def _message_event(self, name: str, node: exp.Anonymous) -> Typed:
         lookup = self._lookup(f"{name}_{node.expressions[0].name}", "exists", self._message_options(name, node))
-        return Typed(exp.paren(lookup.read()), "boolean")
+        return Typed(exp.paren(self._latest(self._step(node), lookup.read())), "boolean")
+
+    def _latest(self, step: str, value: exp.Expr) -> exp.Expr:
+        """What is known of a step's latest visit: nothing when it was met again in this very tick."""
+        if step not in self.scope.repeated:
+            return value
+        same = exp.EQ(this=exp.column(visit_column(step), table="f", quoted=True), expression=visit_before(step))
+        return exp.Case(ifs=[exp.If(this=same, true=value)])
 
     def _message_options(self, name: str, node: exp.Anonymous) -> _Options:
         action = exp.cast(self._action_id(self._step(node)), "text")
@@ -303,7 +312,12 @@ class Calls:
         return step
 
     def _action_id(self, step: str) -> exp.Expr:
-        return identity_tree([exp.cast(frame("enrollment_id"), "text"), step, _FIRST_VISIT])
+        """The id of the step's action; of a step that can be met again, of the visit that was the latest."""
+        visit: exp.Expr | str = _FIRST_VISIT
+        if step in self.scope.repeated:
+            self.visits.add(step)
+            visit = exp.cast(visit_before(step), "text")
+        return identity_tree([exp.cast(frame("enrollment_id"), "text"), step, visit])
 
     def step_value(self, node: exp.Expr, step: str, name: str) -> Typed:
         """`steps.<id>.sent_at`, `status` and, of a split, `arm` in this enrollment; NULL before it was there."""
@@ -317,11 +331,12 @@ class Calls:
             self.state = True
             return Typed(exp.column(arm_column(step), table="f", quoted=True), "text")
         if name == "status":
-            return Typed(frame(self._fact(f"status_{step}", self._status(step))), "text")
+            return Typed(self._latest(step, frame(self._fact(f"status_{step}", self._status(step)))), "text")
         sent = exp.EQ(this=exp.column("state", table="d"), expression=exp.Literal.string("sent"))
         query = exp.select(exp.Max(this=exp.column("updated_at", table="d")))
         query = query.from_(_state(self.scope, "deliveries", "d")).where(exp.and_(self._same_action(step), sent))
-        return Typed(frame(self._fact(f"sent_at_{step}", exp.Subquery(this=query))), "timestamp")
+        sent_at = frame(self._fact(f"sent_at_{step}", exp.Subquery(this=query)))
+        return Typed(self._latest(step, sent_at), "timestamp")
 
     def _status(self, step: str) -> exp.Expr:
         """The word of the log for an action: of its delivery, else of what the tick itself did or skipped."""
@@ -349,7 +364,8 @@ class Calls:
                         expressions=[exp.Literal.string("failed"), exp.Literal.string("dead")])  # fmt: skip
         query = exp.select("1").from_(_state(self.scope, "deliveries", "d"))
         tree = exp.Exists(this=query.where(exp.and_(self._same_action(step), states)))
-        return Typed(frame(self._fact(f"{name}_{step}", tree)), "boolean")
+        failed = self._latest(step, frame(self._fact(f"{name}_{step}", tree)))
+        return Typed(exp.Coalesce(this=failed, expressions=[exp.false()]), "boolean")
 
     def goal_met(self, node: exp.Expr) -> Typed:
         """`goal.met`: any goal of the workflow holds now."""
@@ -370,6 +386,7 @@ class Calls:
         self.events.update(inner.events)
         self.since_steps.update(inner.since_steps)
         self.arms.update(inner.arms)
+        self.visits.update(inner.visits)
         self.fields.update(inner.fields)
         self.tags.update(inner.tags)
         self.kept.update(inner.kept)
@@ -536,6 +553,16 @@ def enrolled_columns(workflow: str) -> tuple[str, str]:
 def campaign_column(campaign: str) -> str:
     """The frame column that says whether the contact is in a campaign."""
     return f"campaign_{campaign}"
+
+
+def visit_column(step: str) -> str:
+    """The frame column that counts the visits of a step, or the jumps of a goto, that can be met again."""
+    return f"n_{step}"
+
+
+def visit_before(step: str) -> exp.Column:
+    """The count of `visit_column` when the tick looked: what is known of a message is known of that visit."""
+    return exp.column(f"w_{step}", table="f", quoted=True)
 
 
 def arm_column(step: str) -> str:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from compiler.errors import Problem, nearest
 from compiler.workflow import (
+    ActionStep,
     BaseStep,
     ChooseStep,
     EnrollStep,
@@ -48,6 +49,12 @@ class FlowNode:
     successors: Mapping[str, int | None]
     depth: int
 
+    @property
+    def jumps_back(self) -> bool:
+        """Whether it is a goto to a step that stands further up, or to itself."""
+        target = self.successors.get("jump")
+        return target is not None and target <= self.index
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -70,6 +77,13 @@ class Flow:
     def after(self, index: int) -> frozenset[int]:
         """The indexes of the steps that some path meets after this one."""
         return self._closure(self._forward.get(index, []), self._forward)
+
+    @cached_property
+    def repeated(self) -> frozenset[str]:
+        """The ids of the steps that a jump back can lead to a second time."""
+        if not any(node.jumps_back for node in self.nodes):
+            return frozenset()
+        return frozenset(node.id for node in self.nodes if node.index in self.after(node.index))
 
     @cached_property
     def _reachable(self) -> frozenset[int]:
@@ -97,6 +111,12 @@ class Flow:
                 seen.add(index)
                 queue.extend(edges.get(index, ()))
         return frozenset(seen)
+
+
+def counted_steps(flow: Flow) -> list[str]:
+    """The steps whose visits are counted: actions, splits and jumps that can be met again."""
+    counted = (ActionStep, SplitStep, GotoStep)
+    return [node.id for node in flow.nodes if node.id in flow.repeated and isinstance(node.step, counted)]
 
 
 def arm_path(step: BaseStep, arm: str) -> YamlPath:
@@ -203,6 +223,12 @@ def check(workflow: Workflow, references: Iterable[tuple[YamlPath, str]] = ()) -
     for path, step_id in references:
         problems.extend(_reference(graph, path, step_id, f"the condition names the step '{step_id}'"))
     return problems
+
+
+def check_jumps(workflow: Workflow) -> list[Problem]:
+    """What is refused about gotos: a missing target, no `max`, and loops that never wait."""
+    graph = flow(workflow)
+    return [*_gotos(graph), *_cycles(graph)]
 
 
 def _gotos(graph: Flow) -> Iterator[Problem]:

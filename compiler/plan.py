@@ -81,7 +81,8 @@ class EntryRules:
 class Action:
     """One action of the workflow: `rows` selects from the stage that reached it.
 
-    Columns of `rows`: enrollment_id, contact_id, key, ordinal, step, kind, what, due, outcome, payload, expires_at.
+    Columns of `rows`: enrollment_id, contact_id, key, ordinal, step, kind, what, due, outcome, payload, expires_at,
+    visit.
     `outcome` is `decided` (an intent), `ok` (done by the tick), or `skipped(<reason>)`. A split's arm is its
     `what`.
     """
@@ -121,6 +122,7 @@ class Plan:
             ordinal, due, and the JSON `arms`, `visits`, NULL where the workflow keeps none.
         refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for; None if none is.
         contact_columns, properties, events: what the tick's shared tables must carry for this plan.
+        jumps_back: some step leads to one before it; `moves` says in `back` who goes on there in the same tick.
         waits_by_zone: some step waits in calendar days on the contact's wall clock.
         asked: candidates that other workflows' `enroll` steps made; columns as in `EventEntry`.
         ordered: its steps read what other enrollments of the contact may write in the same tick, or end them, so a
@@ -147,6 +149,7 @@ class Plan:
     events: frozenset[str]
     lookback: float | None = None
     waits_by_zone: bool = False
+    jumps_back: bool = False
     ordered: bool = False
     asked: exp.Select | None = None
     reads_entry: bool = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -10,15 +9,16 @@ from sqlglot import exp
 
 from compiler import frames
 from compiler.actions import Routing, Texts, action_row, message_texts, split_row
-from compiler.advance import Layers, StepParts, Timing, columns_read
+from compiler.advance import BACK, Layers, StepParts, Timing, columns_read
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
 from compiler.condition import Condition, Scope, compile_wait_for
 from compiler.entry import Compiling, EntryPlanner, contact_columns, duration_seconds, workflow_scope
 from compiler.errors import ConditionError, DefinitionError, Problem, nearest
 from compiler.frames import Needs
-from compiler.functions import arm_column, campaign_column, enrolled_columns, points_column, tag_column
-from compiler.graph import Flow, FlowNode, YamlPath, flow
+from compiler.functions import arm_column, campaign_column, enrolled_columns, points_column, tag_column, visit_column
+from compiler.graph import Flow, FlowNode, YamlPath, counted_steps, flow
+from compiler.kept import kept, kept_object
 from compiler.lookup import frame, seconds, tick_at
 from compiler.messages import HELD, SENT_BEFORE, counts, over_cap, quiet, sent_before
 from compiler.plan import SCOPE, SCOPE_COLUMNS, Action, Plan, Stage
@@ -150,6 +150,7 @@ class _Planner:
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
             events=frozenset(needs.events), lookback=self._lookback(), waits_by_zone=self._waits_by_zone(),
+            jumps_back=self._jumps_back(),
             ordered=bool(frame_needs.facts) or any(node.kind == "unenroll" for node in self.graph.nodes),
             asked=self.entry.asked(),
             reads_entry=self._reads_entry(needs),
@@ -183,9 +184,9 @@ class _Planner:
             return None
         conditions = [*compiled.goals, *compiled.exits]
         needs = Needs().add(*conditions)
-        base = exp.select("s.*", *contact_columns(self._tz(), *conditions), *kept(needs.since_steps, needs.arms)).from_(
-            f"{SCOPE} AS s"
-        )
+        base = exp.select(
+            "s.*", *contact_columns(self._tz(), *conditions), *kept(needs.since_steps, needs.arms, needs.visits)
+        ).from_(f"{SCOPE} AS s")
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
         built = frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
                              trigger=self._by_event())  # fmt: skip
@@ -237,11 +238,13 @@ class _Planner:
                     if (condition := self._literal_or_value((*path, *where), text)) is not None
                 }
                 self._check_written(node, step, values)
-                return StepParts(test=test, values=values)
+                return StepParts(test=test, values=values, repeated=node.id in self.scope.repeated)
+            case SplitStep():
+                return StepParts(repeated=node.id in self.scope.repeated)
             case _:
                 return StepParts()
 
-    def _wait_for(self, node: FlowNode, step: WaitForStep) -> tuple[str, ...]:
+    def _wait_for(self, node: FlowNode, step: WaitForStep) -> tuple[exp.Expr, ...]:
         path = (*node.path, "wait_for")
         self.compiling.texts[".".join(map(str, path))] = step.wait_for
         try:
@@ -452,7 +455,8 @@ class _Planner:
         columns = [exp.column(name, table="s") for name in SCOPE_COLUMNS if name in read]
         columns += [exp.column(name, table="c", quoted=True) for name in contact if name in read]
         base = exp.select(
-            *columns, self._tz().as_("tz"), exp.column("p0", table="g"), *kept(self._tracked(), self.scope.splits)
+            *columns, self._tz().as_("tz"), exp.column("p0", table="g"),
+            *kept(self._tracked(), self.scope.splits, counted_steps(self.graph)),
         ).from_(f"{SCOPE} AS s")  # fmt: skip
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
         base = base.join(places, on="g.step = s.position", join_type="left")
@@ -466,7 +470,7 @@ class _Planner:
         for node in self.graph.nodes:
             stage = layers.stage_of(node)
             if isinstance(node.step, SplitStep):
-                actions.setdefault(stage, []).append(split_row(node, stage))
+                actions.setdefault(stage, []).append(split_row(node, self.compiled.parts[node.id], stage))
             if isinstance(node.step, ActionStep):
                 made = action_row(node, self.compiled.parts[node.id], stage, self.routing, texts[node.id])
                 actions.setdefault(stage, []).append(made)
@@ -496,14 +500,19 @@ class _Planner:
             for index, reason in enumerate(leaving, layers.completed + 1)
         ]  # fmt: skip
         tracked = {step: f"s_{step}" for step in self._tracked()}
-        steps = _kept_object(tracked) if tracked else exp.column("steps", table="f")
-        arms = _kept_object({step: arm_column(step) for step in self.scope.splits})
+        steps = kept_object(tracked) if tracked else exp.column("steps", table="f")
+        arms = kept_object({step: arm_column(step) for step in self.scope.splits})
+        visits = kept_object({step: visit_column(step) for step in counted_steps(self.graph)})
+        back = frame(BACK) if self._jumps_back() else exp.false()
+        moved: exp.Expr = exp.NEQ(this=p.copy(), expression=frame("p0"))
+        moved = exp.or_(moved, back) if self._jumps_back() else moved
         outer = exp.select(
             frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
             exp.Coalesce(this=exp.Case(ifs=ids), expressions=[frame("position")]).as_("position"),
             moment.as_("logical_at"), layers.due().as_("due_at"), steps.as_("steps"), arms.as_("arms"),
-            _kept_object({}).as_("visits"),
-            exp.Case(ifs=reasons).as_("exit"), exp.NEQ(this=p.copy(), expression=frame("p0")).as_("moved"),
+            visits.as_("visits"), back.as_("back"),
+            exp.Case(ifs=reasons).as_("exit"),
+            moved.as_("moved"),
             frame("due_at").as_("due_before"),
         ).from_(f"{layers.last_stage} AS f")  # fmt: skip
         changed = exp.or_(
@@ -513,46 +522,14 @@ class _Planner:
         )  # fmt: skip
         return exp.select("x.*").from_(outer.subquery("x")).where(changed)
 
+    def _jumps_back(self) -> bool:
+        return any(node.jumps_back for node in self.graph.nodes)
+
     def _wakes(self) -> set[str]:
         found: set[str] = set()
         for condition in [*self.compiled.waiting, *self.compiled.goals, *self.compiled.exits]:
             found |= condition.events
         return found
-
-
-def kept(times: Collection[str], splits: Collection[str]) -> list[exp.Expr]:
-    """What the enrollment keeps about its steps, as columns: logical times `s_<id>` and arms `arm_<id>`."""
-    return [*_step_times(times), *(_member("arms", step).as_(arm_column(step), quoted=True) for step in sorted(splits))]
-
-
-def _member(column: str, step: str) -> exp.Expr:
-    path = exp.JSONPath(expressions=[exp.JSONPathRoot(), exp.JSONPathKey(this=step)])
-    return exp.Paren(this=exp.JSONExtractScalar(this=exp.column(column, table="s"), expression=path))
-
-
-def _kept_object(members: Mapping[str, str]) -> exp.Expr:
-    """What the enrollment keeps about its steps as JSON, step -> frame column; NULL when there is nothing to keep."""
-    if not members:
-        return exp.cast(exp.null(), "json")
-    pairs: list[exp.Expr] = []
-    for step, kept in sorted(members.items()):
-        pairs += [exp.Literal.string(step), exp.column(kept, table="f", quoted=True)]
-    return exp.Anonymous(this="json_object", expressions=pairs)
-
-
-def _step_times(steps: Collection[str]) -> list[exp.Expr]:
-    """The times of steps as columns `s_<id>`; the JSON text is parsed once for all of them."""
-    if not steps:
-        return []
-    shape = json.dumps(dict.fromkeys(sorted(steps), "TIMESTAMP"))
-    kept = exp.column("steps", table="s")
-    times = exp.Anonymous(this="json_transform", expressions=[kept, exp.Literal.string(shape)])
-    return [
-        exp.Anonymous(this="struct_extract", expressions=[times.copy(), exp.Literal.string(step)]).as_(
-            f"s_{step}", quoted=True
-        )
-        for step in sorted(steps)
-    ]
 
 
 def _leaves(value: object, path: YamlPath) -> Iterator[tuple[str, YamlPath, object]]:

@@ -238,10 +238,8 @@ class SplitStep(BaseStep):
 
     @model_validator(mode="after")
     def _whole(self) -> SplitStep:
-        if set(self.split) != set(self.arms):
-            raise ValueError("'split' and 'arms' name the same arms")
-        if abs(sum(self.split.values()) - 100) > 1e-6:
-            raise ValueError(f"the weights add up to {sum(self.split.values()):g}, not to 100")
+        if set(self.split) != set(self.arms) or abs(sum(self.split.values()) - 100) > 1e-6:
+            raise ValueError("the weights add up to 100, and `split` and `arms` name the same arms")
         return self
 
 

@@ -11,8 +11,6 @@ from compiler.identity import identity_tree
 from compiler.plan import Action, Plan, Stage
 from flows.engine.work import Work
 
-FIRST_VISIT = "1"
-
 
 def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]]) -> None:
     """Write the decisions of one plan; the stages' tables and `tick_frame` are there."""
@@ -81,7 +79,8 @@ def _actions(work: Work, actions: Sequence[Action]) -> exp.Expr:
     for select in selects[1:]:
         joined = exp.union(joined, select, distinct=False, copy=False)
     enrollment = exp.cast(exp.column("enrollment_id", table="u"), "text")
-    action_id = identity_tree([enrollment, exp.column("step", table="u"), FIRST_VISIT])
+    visit = exp.cast(exp.column("visit", table="u"), "text")
+    action_id = identity_tree([enrollment, exp.column("step", table="u"), visit])
     return exp.select("u.*", action_id.as_("action_id")).from_(joined.subquery("u"))
 
 
@@ -103,7 +102,7 @@ def _nothing() -> exp.Select:
     kinds = {
         "enrollment_id": "uuid", "contact_id": "text", "key": "text", "ordinal": "int", "step": "text", "kind": "text",
         "what": "text", "due": "timestamp", "outcome": "text", "payload": "json", "expires_at": "timestamp",
-        "action_id": "uuid", "destination": "text", "template_hash": "text", "transactional": "boolean",
+        "visit": "int", "action_id": "uuid", "destination": "text", "template_hash": "text", "transactional": "boolean",
     }  # fmt: skip
     return exp.select(*(exp.cast(exp.null(), kind).as_(name) for name, kind in kinds.items())).where(exp.false())
 
@@ -116,12 +115,12 @@ _DECISIONS = """
         SELECT enrollment_id, contact_id, key, ordinal, 0 AS place, step,
             CASE WHEN kind = 'split' THEN 'split' WHEN outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind,
             what, kind AS step_kind, outcome,
-            due, action_id, payload, expires_at, destination, template_hash, transactional
+            due, action_id, payload, expires_at, destination, template_hash, transactional, visit
         FROM tick_actions
         UNION ALL
         SELECT enrollment_id, contact_id, key, ordinal, 1, CASE WHEN exit IS NULL THEN position END,
             CASE WHEN exit IS NULL THEN 'rest' ELSE 'exit' END, NULL, NULL, exit,
-            CASE WHEN exit IS NULL THEN logical_at END, NULL, NULL, NULL, NULL, NULL, NULL
+            CASE WHEN exit IS NULL THEN logical_at END, NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM tick_moves WHERE moved OR exit IS NOT NULL
     ) AS d LEFT JOIN tick_scope AS s ON s.enrollment_id = d.enrollment_id
 """
@@ -136,7 +135,7 @@ _JOURNAL = """
 """
 _OUTBOX = """
     INSERT INTO outbox
-    SELECT d.action_id, d.enrollment_id, $workflow, $version, d.contact_id, d.key, d.step, 1, d.step_kind, d.what,
+    SELECT d.action_id, d.enrollment_id, $workflow, $version, d.contact_id, d.key, d.step, d.visit, d.step_kind, d.what,
         d.destination, d.template_hash, d.payload, d.due, $tick_at, $tick, d.seq, d.expires_at, d.transactional,
         'pending', NULL, NULL, 0, NULL, NULL, NULL, $tick_at
     FROM tick_decisions AS d WHERE d.outcome = 'decided'

@@ -281,9 +281,16 @@ class _Tick:
         work = self.work
         which = _STANDING if turn is None else _IN_TURN
         due = self._scope(plan, which, every=(plan.workflow, plan.version) in self.rezoned, turn=turn)
-        if not due:
-            return
-        work.count("due", due)
+        if due:
+            work.count("due", due)
+        while due:
+            self._round(plan)
+            # Who jumped back stands further up than the statements of a round can lead, so they run once more.
+            due = self._scope(plan, _BACK, every=False) if plan.jumps_back else 0
+
+    def _round(self, plan: Plan) -> None:
+        """Take those in `tick_scope` as far as they can go down the file."""
+        work = self.work
         key = (plan.workflow, str(plan.version))
         work.make(FRAME, plan.frame, *key)
         reached: list[tuple[Stage, list[int]]] = []
@@ -384,6 +391,10 @@ _WOKEN = """
 _ACTIVE = _SCOPE_COLUMNS + " AND ($every OR " + _WOKEN + ")"
 # Side by side with those at the same step: most layers then leave whole vectors of rows as they are.
 _STANDING = _ACTIVE + " ORDER BY n.position"
+_BACK = (
+    _SCOPE_COLUMNS + " AND n.enrollment_id IN (SELECT m.enrollment_id FROM tick_moves AS m WHERE m.back) "
+    "ORDER BY n.position"
+)
 _IN_TURN = (
     _ACTIVE + " AND coalesce((SELECT l.turn FROM tick_later AS l WHERE l.enrollment_id = n.enrollment_id), 1) = $turn "
     "ORDER BY n.position"

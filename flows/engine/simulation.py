@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compiler.errors import DefinitionError, Problem, SimulationError, nearest
+from compiler.graph import check_jumps
 from compiler.parser import Document, parse_value, parse_workflow, unsupported
 from compiler.workflow import Duration, Policy
 from compiler.yaml import Value, read_yaml
@@ -267,6 +268,7 @@ class _Reader:
 
     def _checked(self, document: Document) -> Document:
         problems = unsupported(document)
+        problems += [document.located(problem) for problem in check_jumps(document.workflow)]
         if problems:
             raise DefinitionError(problems)
         return document

@@ -292,7 +292,8 @@ SELECT
   f.a1 AS due,
   'ok' AS outcome,
   CAST(NULL AS JSON) AS payload,
-  CAST(NULL AS TIMESTAMP) AS expires_at
+  CAST(NULL AS TIMESTAMP) AS expires_at,
+  1 AS visit
 FROM tick_stage_0 AS f
 WHERE
   NOT f.a1 IS NULL;
@@ -314,6 +315,7 @@ FROM (
     f.steps AS steps,
     CAST(NULL AS JSON) AS arms,
     CAST(NULL AS JSON) AS visits,
+    FALSE AS back,
     CASE WHEN f.p = 2 THEN 'completed' END AS exit,
     f.p <> f.p0 AS moved,
     f.due_at AS due_before

@@ -400,7 +400,8 @@ SELECT
     ELSE 'decided'
   END AS outcome,
   JSON_OBJECT('contact', JSON_OBJECT('given_name', f.c_given_name), 'address', f.m_email, 'on_error', 'continue') AS payload,
-  CAST(NULL AS TIMESTAMP) AS expires_at
+  CAST(NULL AS TIMESTAMP) AS expires_at,
+  1 AS visit
 FROM tick_stage_0 AS f
 WHERE
   NOT f.a1 IS NULL;
@@ -418,7 +419,8 @@ SELECT
   f.a3 AS due,
   'ok' AS outcome,
   CAST(NULL AS JSON) AS payload,
-  CAST(NULL AS TIMESTAMP) AS expires_at
+  CAST(NULL AS TIMESTAMP) AS expires_at,
+  1 AS visit
 FROM tick_stage_0 AS f
 WHERE
   NOT f.a3 IS NULL;
@@ -445,7 +447,8 @@ SELECT
     'step',
     JSON_OBJECT('target', 'baker', 'text', 'A quiet customer')
   ) AS payload,
-  CAST(NULL AS TIMESTAMP) AS expires_at
+  CAST(NULL AS TIMESTAMP) AS expires_at,
+  1 AS visit
 FROM tick_stage_0 AS f
 WHERE
   NOT f.a4 IS NULL;
@@ -481,6 +484,7 @@ FROM (
     f.steps AS steps,
     CAST(NULL AS JSON) AS arms,
     CAST(NULL AS JSON) AS visits,
+    FALSE AS back,
     CASE WHEN f.p = 5 THEN 'completed' END AS exit,
     f.p <> f.p0 AS moved,
     f.due_at AS due_before

@@ -205,7 +205,8 @@ SELECT
     ELSE 'decided'
   END AS outcome,
   JSON_OBJECT('contact', JSON_OBJECT('given_name', f.c_given_name), 'address', f.m_email, 'on_error', 'continue') AS payload,
-  CAST(NULL AS TIMESTAMP) AS expires_at
+  CAST(NULL AS TIMESTAMP) AS expires_at,
+  1 AS visit
 FROM tick_stage_0 AS f
 WHERE
   NOT f.a0 IS NULL;
@@ -227,6 +228,7 @@ FROM (
     f.steps AS steps,
     CAST(NULL AS JSON) AS arms,
     CAST(NULL AS JSON) AS visits,
+    FALSE AS back,
     CASE WHEN f.p = 1 THEN 'completed' END AS exit,
     f.p <> f.p0 AS moved,
     f.due_at AS due_before
