@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from compiler.calendar import after, elapsed_more_than, next_time, wall
+from compiler.calendar import after, elapsed_more_than, next_time, opening, wall
 from compiler.condition import Condition
 from compiler.functions import (
     arm_column,
@@ -44,10 +44,12 @@ from compiler.workflow import (
     WaitForStep,
     WaitStep,
     WaitUntilStep,
+    WindowStep,
 )
 
 STEPS_PER_STAGE = 100
 _WRITING = TagStep | UntagStep | SetStep | ScoreStep | CampaignStep
+_TIMED = WaitStep | WaitUntilStep | WindowStep
 _NEVER = exp.cast(exp.null(), "timestamp")
 BACK = "back"
 """The column that says who jumped back up in this pass."""
@@ -165,7 +167,7 @@ class Layers:
         What is decided anew in every tick is due since its logical time.
         """
         nodes = self._flow.nodes
-        timed = [n.index for n in nodes if isinstance(n.step, WaitStep | WaitUntilStep) and not self._anew(n)]
+        timed = [n.index for n in nodes if isinstance(n.step, _TIMED) and not self._anew(n)]
         waiting = [n.index for n in nodes if isinstance(n.step, WaitForStep) and n.step.within is not None]
         anew = [node.index for node in nodes if self._anew(node)]
         ifs = [
@@ -211,6 +213,9 @@ class Layers:
                 self._wait(node, after(_L, duration, self._timing.zone))
             case WaitUntilStep():
                 self._wait_until(node, node.step)
+            case WindowStep(window=window):
+                shown = self._shown(node, tick_at())
+                self._wait(node, opening(tick_at(), shown, window, self._timing.zone), at_least=True)
             case WaitForStep():
                 self._wait_for(node, node.step)
             case ActionStep():
@@ -242,15 +247,15 @@ class Layers:
 
     # ------------------------------------------------------------ kinds of steps
 
-    def _wait(self, node: FlowNode, moment: exp.Expr) -> None:
-        """Wait until a moment, which becomes `l`."""
+    def _wait(self, node: FlowNode, moment: exp.Expr, *, at_least: bool = False) -> None:
+        """Wait until a moment, which becomes `l`; with `at_least` only where `l` is earlier."""
         self._until(node, moment)
-        until = _U
+        until, reached = _U, _later(_L, _U) if at_least else _U
         passed = exp.and_(self._here(node), exp.LTE(this=until, expression=tick_at()))
         self._add(node, {
             "p": _when(passed, self._target(node), _P),
-            "l": _when(passed, until, _L),
-            **self._track(node, lambda old: _when(passed, until, old)),
+            "l": _when(passed, reached, _L),
+            **self._track(node, lambda old: _when(passed, reached, old)),
         })  # fmt: skip
 
     def _wait_until(self, node: FlowNode, step: WaitUntilStep) -> None:

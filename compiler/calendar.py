@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from compiler.functions import wall_clock
 from compiler.lookup import seconds
-from compiler.workflow import Duration, Weekday
+from compiler.workflow import Duration, Weekday, Window
 
 UTC_INSTANT = "utc_instant"
 """Function every warehouse adapter provides: (wall clock timestamp, zone) -> naive UTC timestamp."""
@@ -89,6 +89,28 @@ def next_time(
     return exp.Case(ifs=ifs, default=instant(_by_weekday(shown, time, last), zone))
 
 
+def opening(moment: exp.Expr, shown: exp.Expr, window: Window, zone: exp.Expr | None) -> exp.Expr:
+    """When the opening of a window starts that a moment lies in, else when the next one does.
+
+    `shown` is the column with the moment on the wall clock of `zone`; equal times make a window of a whole day.
+    """
+    ifs = []
+    for offset in (1, 0, -1):
+        first = on_day(shown, window.from_, offset)
+        last = on_day(shown, window.to, offset + (window.to <= window.from_))
+        start, end = instant(first, zone), instant(last, zone)
+        tests: list[exp.Expr] = [
+            exp.LTE(this=exp.Sub(this=first, expression=seconds(_LONGEST_GAP)), expression=shown.copy()),
+            exp.GT(this=exp.Add(this=last, expression=seconds(_LONGEST_GAP)), expression=shown.copy()),
+            exp.LTE(this=start, expression=moment.copy()), exp.GT(this=end, expression=moment.copy()),
+        ]  # fmt: skip
+        if window.days is not None:
+            weekdays = [exp.Literal.number((WEEKDAYS.index(day) - offset) % 7 + 1) for day in window.days]
+            tests.insert(0, exp.In(this=_weekday(shown), expressions=weekdays))
+        ifs.append(exp.If(this=exp.and_(*tests), true=start.copy()))
+    return exp.Case(ifs=ifs, default=next_time(moment, shown, window.from_, window.days, zone))
+
+
 def _offsets(weekday: int, days: Sequence[Weekday] | None) -> list[int]:
     """Days from a weekday to those whose time may be next: from the day before to the first that surely is."""
     allowed = {WEEKDAYS.index(day) + 1 for day in days or WEEKDAYS}
@@ -105,7 +127,11 @@ def _by_weekday(shown: exp.Expr, time: str, offsets: Sequence[int]) -> exp.Expr:
         exp.If(this=exp.Literal.number(weekday), true=on_day(shown, time, offset))
         for weekday, offset in enumerate(offsets, 1)
     ]
-    return exp.Case(this=exp.Extract(this=exp.var("ISODOW"), expression=shown.copy()), ifs=ifs)
+    return exp.Case(this=_weekday(shown), ifs=ifs)
+
+
+def _weekday(shown: exp.Expr) -> exp.Expr:
+    return exp.Extract(this=exp.var("ISODOW"), expression=shown.copy())
 
 
 def _seconds_of(time: str) -> int:

@@ -268,13 +268,11 @@ def _differs(value: Any, default: Any) -> bool:
 
 # ---------------------------------------------------------------- what later versions execute
 
-_NOW_WAIT = "what works now: wait, wait_until, wait_for"
 _NOW_MESSAGE = "what works now: email, notify, task, crm, webhook"
 _NOW_BRANCH = "what works now: if, switch, split, wait_for, goto"
 _NOW_ENTRY = "what works now: a trigger with event, audience or from"
 
 LATER_STEPS: dict[str, str] = {
-    "window": _NOW_WAIT,
     "choose": _NOW_BRANCH,
     "sms": _NOW_MESSAGE, "push": _NOW_MESSAGE, "channel": _NOW_MESSAGE,
 }  # fmt: skip

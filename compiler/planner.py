@@ -46,6 +46,7 @@ from compiler.workflow import (
     WaitStep,
     WaitUntilStep,
     WebhookStep,
+    WindowStep,
     Workflow,
 )
 
@@ -342,7 +343,8 @@ class _Planner:
         if self.catalog.contact.timezone is None:
             return False
         steps = [node.step for node in self.graph.nodes]
-        if any(isinstance(step, WaitUntilStep) and isinstance(step.wait_until, Moment) for step in steps):
+        moments = [step.wait_until for step in steps if isinstance(step, WaitUntilStep)]
+        if any(isinstance(moment, Moment) for moment in moments) or any(isinstance(s, WindowStep) for s in steps):
             return True
         spans = [step.wait for step in steps if isinstance(step, WaitStep)]
         spans += [step.within for step in steps if isinstance(step, WaitForStep) and step.within is not None]

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from sqlglot import exp
 
-from compiler.calendar import WEEKDAYS, instant, next_time, on_day, wall
-from compiler.workflow import Weekday
+from compiler.calendar import WEEKDAYS, instant, next_time, on_day, opening, wall
+from compiler.workflow import Weekday, Window
 from flows.warehouse.duckdb import DuckDBWarehouse
 
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "America/Nuuk")
@@ -43,6 +43,12 @@ def all_times(zone: str, at: time, days: Sequence[Weekday]) -> list[datetime]:
     """Every instant at which the clock of a zone shows a time on such a day, and a few more at both ends."""
     around = [FIRST.date() + timedelta(days=number) for number in range(-9, (LAST - FIRST).days + 10)]
     return sorted(resolved(zone, day, at) for day in around if WEEKDAYS[day.weekday()] in days)
+
+
+def local_day(zone: str, there: datetime, at: time) -> date:
+    """The day whose local time `at` is an instant, which a gap may have moved past midnight."""
+    shown = there.replace(tzinfo=UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    return shown.date() if shown.time() >= at else shown.date() - timedelta(days=1)
 
 
 def shown() -> exp.Expr:
@@ -80,3 +86,25 @@ def test_wall_clocks_and_instants_are_those_of_zoneinfo(hours: DuckDBWarehouse) 
         clock = row["moment"].replace(tzinfo=UTC).astimezone(ZoneInfo(row["tz"])).replace(tzinfo=None)
         assert row["shown"] == clock, row
         assert row["there"] == resolved(row["tz"], clock.date() + timedelta(days=1), time(2, 15)), row
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window(from_="01:45", to="02:40"), Window(from_="22:00", to="02:15", days=("fri", "sun")),
+    ],
+    ids=lambda window: f"{window.from_}-{window.to}",
+)  # fmt: skip
+def test_openings_are_those_of_zoneinfo(hours: DuckDBWarehouse, window: Window) -> None:
+    found = opening(MOMENT, shown(), window, ZONE).as_("found")
+    rows = hours.rows(exp.select("f.tz", "f.moment", found).from_(with_wall_clock()))
+    start, end = time.fromisoformat(window.from_), time.fromisoformat(window.to)
+    for zone in ZONES:
+        starts = all_times(zone, start, window.days or WEEKDAYS)
+        over_midnight = timedelta(days=1 if end <= start else 0)
+        ends = {there: resolved(zone, local_day(zone, there, start) + over_midnight, end) for there in starts}
+        for row in rows:
+            if row["tz"] == zone:
+                place = bisect_right(starts, row["moment"])
+                inside = row["moment"] < ends[starts[place - 1]]
+                assert row["found"] == starts[place - 1 if inside else place], row
