@@ -27,10 +27,11 @@ def audience(text: str, catalog: Catalog, zone: str, trust: Trust = "sql") -> ex
     return members(compile_condition(text, Scope(catalog, trust=trust)), catalog, zone)
 
 
-def members(condition: Condition, catalog: Catalog, zone: str) -> exp.Select:
-    """As `audience`, of a compiled condition."""
+def members(condition: Condition | None, catalog: Catalog, zone: str) -> exp.Select:
+    """As `audience`, of a compiled condition; without one, everybody. `f` has each contact's time zone `tz`."""
     needs = Needs().add(condition)
     base = frames.contact_rows(catalog, needs.contact_columns, zone)
     events = frames.event_rows(catalog, needs.properties, names=needs.events, unique=needs.counts)
     built = frames.build(base, needs, row_id="contact_id", events=exp.Subquery(this=events), trigger=False)
-    return exp.select(frame("contact_id")).from_(built.subquery("f")).where(condition.tree.copy())
+    found = exp.select(frame("contact_id")).from_(built.subquery("f"))
+    return found if condition is None else found.where(condition.tree.copy())

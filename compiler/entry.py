@@ -23,8 +23,16 @@ from compiler.errors import ConditionError, Problem, nearest
 from compiler.frames import Needs
 from compiler.graph import YamlPath, counted_steps, flow
 from compiler.lookup import frame, tick_at
-from compiler.plan import ASKED, MODEL_ROWS, AudienceEntry, EntryRules, EventEntry, ModelEntry
-from compiler.workflow import AudienceTrigger, Duration, EventTrigger, ModelTrigger, SplitStep, Workflow
+from compiler.plan import ASKED, MODEL_ROWS, AudienceEntry, EntryRules, EventEntry, ModelEntry, ScheduleEntry
+from compiler.workflow import (
+    AudienceTrigger,
+    Duration,
+    EventTrigger,
+    ModelTrigger,
+    ScheduleTrigger,
+    SplitStep,
+    Workflow,
+)
 
 
 @dataclass
@@ -80,6 +88,8 @@ def entry_shape(workflow: Workflow, catalog: Catalog) -> EntryShape:
             if relation is None:
                 return EntryShape(passed)
             return EntryShape({**passed, **{name: str(relation.type_of(name)) for name in relation.columns}})
+        case ScheduleTrigger():
+            return EntryShape({**passed, "scheduled_at": "timestamp"})
         case _:
             return EntryShape(passed)
 
@@ -139,10 +149,11 @@ class EntryPlanner:
                 )
             case ModelTrigger():
                 self._compile_model_entry(trigger, candidate)
-            case _:
-                self.compiling.problem(
-                    "E900", "a schedule trigger is not executed by this version", ("trigger", "schedule")
-                )
+            case ScheduleTrigger():
+                if trigger.audience is not None:
+                    self.audience = self.compiling.compile(
+                        ("trigger", "audience"), trigger.audience, replace(candidate, entry=None)
+                    )
         if self.workflow.entry.key is not None and not isinstance(trigger, ModelTrigger):
             self.key = self._key(("entry", "key"), self.workflow.entry.key, candidate)
 
@@ -177,7 +188,7 @@ class EntryPlanner:
             self.compiling.problem("E206", f"an entry key is text, integer or uuid; this is {value.type}", path)
         return value
 
-    def entry(self, zone: str) -> EventEntry | AudienceEntry | ModelEntry:
+    def entry(self, zone: str) -> EventEntry | AudienceEntry | ScheduleEntry | ModelEntry:
         """The plan of the entry; `zone` is the default time zone."""
         trigger = self.workflow.trigger
         match trigger:
@@ -194,6 +205,8 @@ class EntryPlanner:
                 return EventEntry(trigger.names, self._candidates(base, "entry_ref"))
             case ModelTrigger():
                 return self._model_entry(trigger)
+            case ScheduleTrigger():
+                return self._schedule_entry(trigger, zone)
             case _:
                 return self._audience_entry(zone)
 
@@ -277,6 +290,13 @@ class EntryPlanner:
         if condition is None:
             return AudienceEntry(exp.select("1"), self.workflow.exit_on_leave)
         return AudienceEntry(members(condition, self.catalog, zone), self.workflow.exit_on_leave)
+
+    def _schedule_entry(self, trigger: ScheduleTrigger, zone: str) -> ScheduleEntry:
+        fixed = None if trigger.timezone == "contact" else trigger.timezone or zone
+        own = frame("tz") if fixed is None else exp.Literal.string(fixed)
+        return ScheduleEntry(
+            trigger.schedule, fixed, members(self.audience, self.catalog, zone).select(own.as_("zone"))
+        )
 
     def rules(self) -> EntryRules:
         """Who is refused."""

@@ -8,7 +8,17 @@ from typing import Any
 
 from sqlglot import exp
 
-from compiler.plan import CANDIDATES, FRAME, MODEL_ROWS, Action, AudienceEntry, EventEntry, ModelEntry, Plan
+from compiler.plan import (
+    CANDIDATES,
+    FRAME,
+    MODEL_ROWS,
+    Action,
+    AudienceEntry,
+    EventEntry,
+    ModelEntry,
+    Plan,
+    ScheduleEntry,
+)
 
 _WIDTH = 100
 
@@ -58,6 +68,9 @@ def _entry(plan: Plan) -> Iterator[Statement]:
             yield Statement("entry", f"candidates: events {', '.join(names)} that arrived", CANDIDATES, query)
         case AudienceEntry(members):
             yield Statement("entry", "members of the audience now; who was none at the tick before is a candidate",
+                            "tick_members", members)  # fmt: skip
+        case ScheduleEntry(cron, zone, members):
+            yield Statement("entry", f"whom the schedule {cron} ({zone or 'zone of the contact'}) concerns now",
                             "tick_members", members)  # fmt: skip
         case ModelEntry(relation, rows, query):
             yield Statement("rows", f"rows of {relation} whose key is new", MODEL_ROWS, rows)
@@ -125,5 +138,7 @@ def _described_entry(plan: Plan) -> dict[str, Any]:
             return {"kind": "event", "events": list(names)}
         case AudienceEntry(exit_on_leave=leave):
             return {"kind": "audience", "exit_on_leave": leave}
+        case ScheduleEntry(cron, zone):
+            return {"kind": "schedule", "cron": cron, "timezone": zone or "contact"}
         case ModelEntry(relation):
             return {"kind": "model", "relation": relation}

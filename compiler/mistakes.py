@@ -233,7 +233,7 @@ def _explained(tree: Value, path: YamlPath, found: list[ErrorDetails]) -> Proble
         case "string_pattern_mismatch":
             pattern = str(first["ctx"]["pattern"])
             return _wrong(tree, path, _PATTERNS.get(pattern, f"a text like {pattern}"))
-        case "duration" | "rate":
+        case "duration" | "rate" | "cron" | "zone":
             return _problem(tree, "E106", f"{_key_words(tree, path)} is {_value(tree, path)}; {first['msg']}", path)
         case _:
             return _wrong_shape(tree, path, found)

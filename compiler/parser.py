@@ -279,7 +279,6 @@ LATER_STEPS: dict[str, str] = {
 """Kind of step that this version reads and does not execute yet -> what works instead."""
 
 LATER_KEYS: dict[YamlPath, str] = {
-    ("trigger", "schedule"): _NOW_ENTRY,
     ("policy", "holdout"): "leave it out; every contact gets the messages",
 }
 """Key that this version reads and does not execute yet -> what works instead."""

@@ -45,6 +45,18 @@ class AudienceEntry:
 
 
 @dataclass(frozen=True)
+class ScheduleEntry:
+    """Candidates are occurrences of a cron line. `members`: contact_id and zone of everybody who matches at T.
+
+    `zone`: the one zone the line is read in, None for each contact's own.
+    """
+
+    cron: str
+    zone: str | None
+    members: exp.Select
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """Candidates are new keys of a model. `rows` fills `tick_rows`; `query` as in `EventEntry`, over `tick_rows`."""
 
@@ -135,7 +147,7 @@ class Plan:
     version: int
     first_step: str
     priority: int
-    entry: EventEntry | AudienceEntry | ModelEntry
+    entry: EventEntry | AudienceEntry | ScheduleEntry | ModelEntry
     rules: EntryRules
     exits: exp.Select | None
     frame: exp.Select

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from compiler.cron import Cron, Zone
 from compiler.durations import Duration as Duration
 from compiler.durations import Rate as Rate
 
@@ -66,9 +67,9 @@ class ModelTrigger(Model):
 class ScheduleTrigger(Model):
     """All matching contacts at each occurrence of a cron line."""
 
-    schedule: str
+    schedule: Cron
     audience: Sql | None = None
-    timezone: str | None = None
+    timezone: Zone | None = None
 
 
 def _trigger_kind(value: Any) -> str | None:

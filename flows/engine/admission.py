@@ -13,7 +13,7 @@ from typing import Any
 from sqlglot import exp
 
 from compiler.identity import identity_tree
-from compiler.plan import CANDIDATES, MODEL_ROWS, AudienceEntry, EventEntry, ModelEntry, Plan
+from compiler.plan import CANDIDATES, MODEL_ROWS, AudienceEntry, EventEntry, ModelEntry, Plan, ScheduleEntry
 from flows.engine.deployment import Deployed
 from flows.engine.work import Work
 
@@ -67,6 +67,7 @@ class Door:
     Attributes:
         arrived: names of the events that arrived.
         started: workflows that were evaluated before.
+        occurred: workflows whose schedule came round.
         paused: workflows that nobody may enter.
         waiting: workflows for which candidates wait from earlier ticks.
         asked: workflows for which `enroll` steps of earlier ticks made candidates.
@@ -74,6 +75,7 @@ class Door:
 
     arrived: frozenset[str] = frozenset()
     started: frozenset[str] = frozenset()
+    occurred: frozenset[str] = frozenset()
     paused: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
     asked: frozenset[str] = frozenset()
@@ -147,6 +149,8 @@ def _may_arise(work: Work, deployed: Deployed, plan: Plan, door: Door) -> bool:
             return deployed.name not in door.started or bool(plan.trigger_events & door.arrived)
         case ModelEntry():
             return rows_table(plan) in work.row_tables
+        case ScheduleEntry():
+            return plan.workflow in door.occurred
         case _:
             return True
 
@@ -184,6 +188,8 @@ def _triggered(plan: Plan) -> exp.Select:
         case ModelEntry():
             renamed: exp.Select = plan.entry.query.copy().transform(_renamed(plan))
             return renamed
+        case ScheduleEntry():
+            return _occurrence_candidates()
         case _:
             return _edge_candidates()
 
@@ -205,6 +211,18 @@ def _edge_candidates() -> exp.Select:
         exp.cast(exp.Literal.string("{}"), "json").as_("entry"),
     ).from_("tick_edges AS g").where(
         exp.EQ(this=exp.column("workflow", table="g"), expression=exp.Placeholder(this="workflow"))
+    )  # fmt: skip
+
+
+def _occurrence_candidates() -> exp.Select:
+    at = exp.column("at", table="o", quoted=True)
+    name = exp.Literal.string("scheduled_at")
+    row = exp.Anonymous(this="json_object", expressions=[name, exp.cast(at.copy(), "text")])
+    return exp.select(
+        "o.contact_id", exp.cast(exp.null(), "text").as_("key"), exp.column("ref", table="o").as_("entry_ref"),
+        at.as_("candidate_at"), row.as_("entry"),
+    ).from_("tick_occurrences AS o").where(
+        exp.EQ(this=exp.column("workflow", table="o"), expression=exp.Placeholder(this="workflow"))
     )  # fmt: skip
 
 

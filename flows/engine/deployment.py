@@ -75,6 +75,11 @@ class Deployment:
         columns = {column for plan in self.plans for column in plan.contact_columns}
         return frames.contact_rows(self.catalog, columns, None)
 
+    def contact_zones(self) -> exp.Select:
+        """The time zones that contacts have, each once."""
+        rows = frames.contact_rows(self.catalog, (), self.default_zone)
+        return exp.select("c.tz").distinct().from_(rows.subquery("c"))
+
     def event_rows(self) -> exp.Select:
         """Every visible event that some plan looks at; an event that was loaded twice stands there twice."""
         names = {name for plan in self.plans for name in plan.events}

@@ -26,6 +26,7 @@ from flows.engine.controls import paused
 from flows.engine.crash import crash_point
 from flows.engine.decisions import record
 from flows.engine.deployment import BEGINNING, Deployment
+from flows.engine.occurrences import find_occurrences
 from flows.engine.turns import take_turns
 from flows.engine.work import Texts, Work
 from flows.journal.migrations import read_meta
@@ -132,7 +133,8 @@ class Evaluator:
         before = Watermarks.of(json.loads(last[0]["watermarks"]) if last and last[0]["watermarks"] else None)
         deployment = _without(self.deployment, aside)
         work = Work(warehouse, deployment, self._texts, number, tick_at, address_key)
-        after = _Tick(work, before, pending=last[0]["pending"] if last else None).run()
+        tick = _Tick(work, before, last[0]["tick_at"] if last else None, pending=last[0]["pending"] if last else None)
+        after = tick.run()
         for workflow, why in sorted(aside.items()):
             if workflow not in quarantined:
                 work.journal(_ASIDE, workflow=workflow, why=why)
@@ -152,8 +154,9 @@ class Evaluator:
 class _Tick:
     """The steps of one tick, in order."""
 
-    def __init__(self, work: Work, before: Watermarks, *, pending: datetime | None) -> None:
+    def __init__(self, work: Work, before: Watermarks, previous: datetime | None, *, pending: datetime | None) -> None:
         self.work = work
+        self.previous = previous
         self.before = before
         self.pending = pending
         self.arrived: frozenset[str] = frozenset()
@@ -168,6 +171,7 @@ class _Tick:
         self.arrived = frozenset(arrived)
         work.count("arrivals", sum(arrived.values()))
         edges = self._guarded("", lambda: find_edges(work, started))
+        occurred = self._guarded("", lambda: find_occurrences(work, started, self.previous))
         row_tables = [
             table for deployed in work.deployment.workflows.values()
             if (table := self._guarded(deployed.name, lambda d=deployed: find_rows(work, d))) is not None
@@ -175,9 +179,9 @@ class _Tick:
         due = self._due()
         after = replace(after, zones=self._zones(), held=held)
         self.rezoned |= _released(work, self.before.held - held)
-        self.door = Door(self.arrived, started, held, who_waits(work, held), who_was_asked(work))
+        self.door = Door(self.arrived, started, occurred, held, who_waits(work, held), who_was_asked(work))
         watching = any(plan.exits is not None and plan.watches_state for plan in work.deployment.plans)
-        if not (arrived or edges or row_tables or due or watching or self.rezoned or self.door.some_wait):
+        if not (arrived or edges or occurred or row_tables or due or watching or self.rezoned or self.door.some_wait):
             return after
         self._share(row_tables)
         self._evaluate(due)
@@ -405,11 +409,13 @@ _CONCERNED = """
     SELECT contact_id FROM enrollments WHERE exit IS NULL AND due_at <= $tick_at
     UNION SELECT contact_id FROM tick_arrivals
     UNION SELECT contact_id FROM tick_edges
+    UNION SELECT contact_id FROM tick_occurrences
 """
 _EARLIEST_ENTRY = """
     SELECT least(
         (SELECT min(n.entry_at) FROM enrollments AS n WHERE n.exit IS NULL),
         (SELECT min(a.event_time) FROM tick_arrivals AS a),
+        (SELECT min(o."at") FROM tick_occurrences AS o),
         (SELECT min(k.candidate_at) FROM candidates AS k WHERE k.verdict IN ('asked', 'waiting'))
     ) AS earliest
 """
