@@ -200,6 +200,24 @@ def audience(
 
 
 @verb()
+def preview(
+    options: Options,
+    workflow: Annotated[str, typer.Argument(help="Name of the workflow, as its file says now.")],
+    contact: Annotated[str, typer.Option("--contact", "-c", help="Contact id.")],
+    at: At = None,
+    assume: Annotated[
+        list[str] | None,
+        typer.Option("--assume", help="What is taken to happen: \"opened('welcome') after 5h\"; repeatable."),
+    ] = None,
+    until: Annotated[str, typer.Option("--until", help="How far to go at most: 30d.")] = "90d",
+) -> None:
+    """Walk one contact through a workflow on a copy, with its messages as files; nothing is sent."""
+    from studio.commands import preview
+
+    finish(preview.run(options, workflow=workflow, contact=contact, at=at, assume=assume or (), until=until))
+
+
+@verb()
 def explain(
     options: Options,
     workflow: Annotated[str, typer.Argument(help="Name of the workflow.")],
