@@ -167,6 +167,7 @@ class Plan:
     reads_entry: bool = True
     conditions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0
+    step_ids: tuple[str, ...] = ()
 
     @property
     def trigger_events(self) -> frozenset[str]:

@@ -156,6 +156,7 @@ class _Planner:
             asked=self.entry.asked(),
             reads_entry=self._reads_entry(needs),
             conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
+            step_ids=tuple(node.id for node in self.graph.nodes),
         )  # fmt: skip
 
     # ------------------------------------------------------------ exits

@@ -19,6 +19,8 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
     work.make("tick_moves", plan.moves, *key)
     numbers = [str(action.index) for action in actions]
     work.make("tick_actions", lambda: _actions(work, actions), *key, *numbers)
+    if actions and work.deployment.workflows[plan.workflow].migrations:
+        work.run("DELETE FROM tick_actions WHERE action_id IN (SELECT c.action_id FROM completed_actions AS c)")
     given = {"workflow": plan.workflow, "version": plan.version}
     total = work.run(_DECISIONS)
     kinds = {row["outcome"]: row["n"] for row in work.rows(_KINDS)} if actions else {}

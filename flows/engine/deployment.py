@@ -18,12 +18,16 @@ BEGINNING = datetime(1, 1, 1)
 
 @dataclass(frozen=True)
 class Deployed:
-    """The versions of one workflow: `current` admits (None when retired), `plans` finish what they began."""
+    """The versions of one workflow: `current` admits (None when retired), `plans` finish what they began.
+
+    `migrations`: versions to which contacts in flight in earlier ones move, with where removed steps lead (old -> new).
+    """
 
     name: str
     current: int | None
     activated_at: datetime
     plans: Mapping[int, Plan]
+    migrations: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def admitting(self) -> Plan | None:

@@ -26,6 +26,7 @@ from flows.engine.controls import paused
 from flows.engine.crash import crash_point
 from flows.engine.decisions import record
 from flows.engine.deployment import BEGINNING, Deployment
+from flows.engine.migrating import migrate_enrollments
 from flows.engine.occurrences import find_occurrences
 from flows.engine.turns import take_turns
 from flows.engine.work import Texts, Work
@@ -176,6 +177,9 @@ class _Tick:
             table for deployed in work.deployment.workflows.values()
             if (table := self._guarded(deployed.name, lambda d=deployed: find_rows(work, d))) is not None
         ]  # fmt: skip
+        for deployed in work.deployment.workflows.values():
+            if deployed.migrations:
+                self._guarded(deployed.name, lambda d=deployed: migrate_enrollments(work, d))
         due = self._due()
         after = replace(after, zones=self._zones(), held=held)
         self.rezoned |= _released(work, self.before.held - held)

@@ -98,7 +98,9 @@ _LOG = """
         CASE
             WHEN l.kind = 'delivery' AND l.decided_at < l.executed_at OR l.kind = 'exit' AND l.outcome = 'error' THEN 4
             WHEN l.kind IN ('enter', 'rejected') THEN 1
-            WHEN l.kind = 'exit' AND l.outcome IN ('goal', 'exit_when', 'left_audience', 'expired')
+            WHEN l.kind = 'exit' AND l.outcome IN (
+                    'goal', 'exit_when', 'left_audience', 'expired', 'merged', 'step_removed'
+                )
                 AND (l.first_step IS NULL OR l.seq < l.first_step)
                 THEN CASE WHEN l.seq < l.first_entry OR l.first_entry IS NULL THEN 0 ELSE 2 END
             ELSE 3

@@ -78,7 +78,8 @@ _OLDER = """
 """
 _CLAIMED = """
     CREATE OR REPLACE TEMP TABLE tick_claimed AS
-    SELECT CAST(o.action_id AS TEXT) AS action_id, o.enrollment_id, o.workflow, o.version, o.contact_id, o.kind,
+    SELECT CAST(o.action_id AS TEXT) AS action_id, o.enrollment_id, o.workflow,
+        coalesce(n.version, o.version) AS version, o.contact_id, o.kind,
         o.transactional, o.payload ->> '$.step.group' AS message_group, n.exit
     FROM outbox AS o LEFT JOIN enrollments AS n ON n.enrollment_id = o.enrollment_id
     WHERE list_contains($ids, CAST(o.action_id AS TEXT))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from compiler.errors import DefinitionError, Problem, SimulationError, nearest
 from compiler.graph import check_jumps
 from compiler.parser import Document, parse_value, parse_workflow, unsupported
-from compiler.workflow import Duration, Policy
+from compiler.workflow import Duration, Policy, walk
 from compiler.yaml import Value, read_yaml
 
 _TIME = re.compile(r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?$")
@@ -45,11 +45,15 @@ class _CaseFile(BaseModel):
 
 @dataclass(frozen=True)
 class Published:
-    """A workflow version and when it is published; `activated_at` only where the case says so."""
+    """A workflow version and when it is published; `activated_at` only where the case says so.
+
+    `redirect`: who is in flight migrates, and from removed steps (old -> new) to these; None: who is in flight stays.
+    """
 
     document: Document
     published_at: datetime | None = None
     activated_at: datetime | None = None
+    redirect: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -238,12 +242,25 @@ class _Reader:
         for number, entry in enumerate(self.file.publish):
             path = ("publish", number)
             self._keys(path, entry, {"at", "workflow"}, {"in_flight", "redirect"})
-            if entry.get("in_flight", "pin") != "pin" or entry.get("redirect"):
-                raise self._error(path, "in_flight: migrate and redirect are not executed by this version", code="E900")
             document = self._checked(
                 parse_value(entry["workflow"], str(self.path), source=self.value, path=(*path, "workflow"))
             )
-            yield Published(document, published_at=self._time((*path, "at"), entry["at"]))
+            at = self._time((*path, "at"), entry["at"])
+            yield Published(document, published_at=at, redirect=self._redirect(path, entry, document))
+
+    def _redirect(
+        self, path: tuple[str | int, ...], entry: Mapping[str, Any], document: Document
+    ) -> Mapping[str, str] | None:
+        in_flight, redirect = entry.get("in_flight", "pin"), entry.get("redirect") or {}
+        if in_flight not in ("pin", "migrate") or not isinstance(redirect, dict):
+            raise self._error(path, "`in_flight` is pin or migrate, `redirect` a map {old step: new step}")
+        ids = [step_id for step_id, _ in walk(document.workflow.steps)]
+        for new in redirect.values():
+            if new not in ids:
+                raise self._error(
+                    (*path, "redirect"), f"redirect to '{new}': no such step", hint=nearest(str(new), ids)
+                )
+        return redirect if in_flight == "migrate" else None
 
     def _controls(self, known: set[str]) -> Iterator[tuple[datetime, str, str]]:
         for number, row in enumerate(self.file.control):

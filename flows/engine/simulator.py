@@ -191,7 +191,10 @@ class _Versions:
             before = deployed.get(name)
             plans = {**(before.plans if before else {}), version: self._plans[(name, version)]}
             activated = before.activated_at if before else self._activation(published)
-            deployed[name] = Deployed(name, version, activated, plans)
+            migrations = dict(before.migrations) if before else {}
+            if published.redirect is not None:
+                migrations[version] = published.redirect
+            deployed[name] = Deployed(name, version, activated, plans, migrations)
         zone = self._case.policy.default_timezone or "UTC"
         made = Deployment(WORKSPACE, SCHEMA, self._catalog, zone, deployed)
         self._known = (len(visible), made)

@@ -10,6 +10,7 @@ from flows.journal.schema import Column, add_column, create_table, state_table
 
 TABLES = (
     state_table("contact_points", "contact_id text!, name text!, value double!, since timestamp, cause uuid"),
+    state_table("completed_actions", "action_id uuid!, enrollment_id uuid!"),
     state_table("campaign_members", "contact_id text!, campaign text!, since timestamp, cause uuid"),
 )
 
