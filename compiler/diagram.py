@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from compiler.graph import FlowNode, flow
 from compiler.workflow import (
@@ -11,10 +11,14 @@ from compiler.workflow import (
     EventTrigger,
     ExitStep,
     ModelTrigger,
+    Moment,
     SplitStep,
     SwitchStep,
     WaitForStep,
     WaitStep,
+    WaitUntilStep,
+    Weekday,
+    WindowStep,
     Workflow,
 )
 
@@ -70,6 +74,12 @@ def _shape(node: FlowNode) -> str:
             return f"{{{{{_quoted(f'{node.id}: wait for {step.wait_for}{within}')}}}}}"
         case WaitStep() as step:
             return f"([{_quoted(f'{node.id}: wait {step.wait}')}])"
+        case WaitUntilStep(wait_until=Moment() as moment):
+            return f"([{_quoted(f'{node.id}: wait until {moment.at}{_days(moment.days)}')}])"
+        case WaitUntilStep() as step:
+            return f"([{_quoted(f'{node.id}: wait until {step.wait_until}')}])"
+        case WindowStep(window=window):
+            return f"([{_quoted(f'{node.id}: window {window.from_}–{window.to}{_days(window.days)}')}])"
         case ExitStep() as step:
             return f"([{_quoted(f'exit {step.exit}')}])"
         case step:
@@ -84,3 +94,7 @@ def _quoted(text: str) -> str:
     for character, entity in (("#", "#35;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;")):
         short = short.replace(character, entity)
     return f'"{short}"'
+
+
+def _days(days: Sequence[Weekday] | None) -> str:
+    return f" {', '.join(days)}" if days else ""
