@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,7 +21,7 @@ def migrate_enrollments(work: Work, deployed: Deployed) -> None:
 
 
 def _migrate(work: Work, plan: Plan, redirect: Mapping[str, str]) -> None:
-    given = {"workflow": plan.workflow, "version": plan.version}
+    given: dict[str, Any] = {"workflow": plan.workflow, "version": plan.version}
     if not work.number(_BEFORE, **given):
         return
     places = {**{old: new for old, new in redirect.items() if new in plan.step_ids}, **{s: s for s in plan.step_ids}}
