@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sqlglot import exp
 
 from compiler.calendar import elapsed_more_than, shows_between
+from compiler.identity import bucket_tree
 from compiler.lookup import Fact, frame, seconds, tick_at
 from compiler.workflow import ActionStep, EmailStep, FrequencyCap, MessageStep, Policy
 
@@ -45,6 +46,15 @@ def quiet(step: ActionStep, policy: Policy, zone: exp.Expr | None) -> exp.Expr |
     if hours is None or hours.from_ == hours.to or not isinstance(step, MessageStep) or step.transactional:
         return None
     return shows_between(tick_at(), hours.from_, hours.to, zone)
+
+
+def held_out(step: ActionStep, policy: Policy) -> exp.Expr | None:
+    """Whether the contact belongs to the holdout, whose messages are not delivered; None for what goes to everybody."""
+    holdout = policy.holdout
+    if holdout is None or not holdout.percent or not isinstance(step, MessageStep) or step.transactional:
+        return None
+    drawn = exp.Mul(this=exp.paren(bucket_tree(holdout.salt, frame("contact_id"))), expression=exp.Literal.number(100))
+    return exp.LT(this=drawn, expression=exp.Literal.number(f"{holdout.percent:.6f}"))
 
 
 SENT = "n"

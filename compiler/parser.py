@@ -278,9 +278,7 @@ LATER_STEPS: dict[str, str] = {
 }  # fmt: skip
 """Kind of step that this version reads and does not execute yet -> what works instead."""
 
-LATER_KEYS: dict[YamlPath, str] = {
-    ("policy", "holdout"): "leave it out; every contact gets the messages",
-}
+LATER_KEYS: dict[YamlPath, str] = {}
 """Key that this version reads and does not execute yet -> what works instead."""
 
 LATER_OPTIONS: dict[str, str] = {"send": "what works now: messages go out at once; a `wait:` before them delays them"}

@@ -20,7 +20,7 @@ from compiler.functions import arm_column, campaign_column, enrolled_columns, po
 from compiler.graph import Flow, FlowNode, YamlPath, counted_steps, flow
 from compiler.kept import kept, kept_object
 from compiler.lookup import frame, seconds, tick_at
-from compiler.messages import HELD, SENT_BEFORE, counts, over_cap, quiet, sent_before
+from compiler.messages import HELD, SENT_BEFORE, counts, held_out, over_cap, quiet, sent_before
 from compiler.plan import SCOPE, SCOPE_COLUMNS, Action, Plan, Stage
 from compiler.workflow import (
     ActionStep,
@@ -401,6 +401,10 @@ class _Planner:
                 holding = [] if silent is None else [(silent, HELD)]
                 if self.policy.cap is not None and self._counts(node):
                     holding.append(over_cap(self.policy.cap))
+                out = held_out(node.step, self.policy)
+                # Last, in the place of the delivery: so all else happens to these contacts as to the others.
+                if out is not None:
+                    holding.append((out, "skipped(holdout)"))
                 self.compiled.parts[node.id] = replace(
                     self.compiled.parts[node.id], require=require.tree if require is not None else None,
                     group=texts[node.id].group, holding=tuple(holding), counted=self._counts(node),

@@ -123,10 +123,6 @@ class Project:
     def _unsupported(self) -> Iterator[Problem]:
         """Keys of penstock.yaml that this version reads and does not execute: refused (E900), never ignored."""
         settings = self.settings
-        for section, policy in (("policy", settings.policy), ("defaults", settings.defaults)):
-            for key in ("holdout",):
-                if getattr(policy, key) is not None:
-                    yield self._later((section, key), "leave it out")
         if settings.contact.merges is not None:
             yield self._later(("contact", "merges"), "leave it out; merge contacts in the model")
 

@@ -176,10 +176,6 @@ class _Reader:
 
     def _policy(self) -> Policy:
         config = {("require" if key == "require" else key): value for key, value in self.file.config.items()}
-        later = {"holdout": "holdouts"}
-        for key, what in later.items():
-            if config.get(key) is not None:
-                raise self._error(("config", key), f"{what} are not executed by this version", code="E900")
         try:
             return Policy.model_validate(config)
         except ValidationError as error:

@@ -178,7 +178,7 @@ def test_problems_of_definition_files_are_collected_and_good_files_stay(folder: 
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [
-        ("policy: {", "policy: {holdout: {percent: 10, salt: h}, ", "policy.holdout"),
+        ("contact: {", "contact: {merges: {model: ref('m'), from: a, into: b, at: c}, ", "contact.merges"),
     ],
 )
 def test_what_is_not_executed_yet_is_refused_and_not_ignored(folder: Path, old: str, new: str, key: str) -> None:
