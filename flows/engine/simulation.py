@@ -233,13 +233,21 @@ class _Reader:
             path = ("workflows", number)
             data = {key: value for key, value in entry.items() if key != "activated"}
             activated = self._time((*path, "activated"), entry["activated"]) if "activated" in entry else None
-            document = self._checked(parse_value(data, str(self.path), source=self.value, path=path))
+            document = self._checked(
+                parse_value(data, str(self.path), source=self.value, path=path, includes=self._includes())
+            )
             yield Published(document, activated_at=activated)
         for number, entry in enumerate(self.file.publish):
             path = ("publish", number)
             self._keys(path, entry, {"at", "workflow"}, {"in_flight", "redirect"})
             document = self._checked(
-                parse_value(entry["workflow"], str(self.path), source=self.value, path=(*path, "workflow"))
+                parse_value(
+                    entry["workflow"],
+                    str(self.path),
+                    source=self.value,
+                    path=(*path, "workflow"),
+                    includes=self._includes(),
+                )
             )
             at = self._time((*path, "at"), entry["at"])
             yield Published(document, published_at=at, redirect=self._redirect(path, entry, document))
@@ -276,8 +284,17 @@ class _Reader:
         candidates = [here.parent / "workflows" / f"{name}.yaml", here / name, here / f"{name}.yaml"]
         for candidate in candidates:
             if candidate.is_file() and candidate.resolve() != self.path.resolve():
-                return parse_workflow(candidate.read_text("utf-8"), str(candidate))
+                return parse_workflow(candidate.read_text("utf-8"), str(candidate), includes=self._includes())
         raise self._error(path, f"no workflow file '{name}'", hint=f"looked for {', '.join(map(str, candidates))}")
+
+    def _includes(self) -> dict[str, str]:
+        """Files of steps by the name after `include:`: beside the file, its workflows, or in the project."""
+        here = self.path.parent
+        return {
+            file.relative_to(folder).as_posix(): file.read_text("utf-8")
+            for folder in (here.parent, here.parent / "workflows", here)
+            for file in sorted((folder / "steps").glob("**/*.yaml"))
+        }
 
     def _checked(self, document: Document) -> Document:
         problems = unsupported(document)
