@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv from requirements.lock (hash-checked) and installs this checkout into it, editable.
 # Does nothing when .venv already fits the lock. Uses uv when it is on the PATH, else venv + pip.
+# With --with-server, for the tests, it also sees to a PostgreSQL, where that is missing and this user may install it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -73,6 +74,16 @@ install_locked() {
     fi
 }
 
+has_postgresql() { command -v initdb >/dev/null 2>&1 || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+
+install_server() {
+    has_postgresql && return
+    { command -v apt-get >/dev/null 2>&1 && apt_install postgresql; } || say "PostgreSQL is missing and cannot be installed here: its tests will be skipped"
+}
+
+if [ "${1:-}" = --with-server ]; then
+    install_server
+fi
 if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$WANTED" ] && is_new_enough "$VENV/bin/python"; then
     exit 0
 fi

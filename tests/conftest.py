@@ -1,13 +1,14 @@
 """What all tests share: a clean environment and golden files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import unified_diff
 from pathlib import Path
 
 import pytest
 
 from studio.analytics import switch_off
+from tests.flows.warehouse.postgres_server import Server, server, why_not
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -29,6 +30,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def repository() -> Path:
     """The root folder of the checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """A PostgreSQL server of this test process; tests that need it are skipped where none can be started."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    with server() as running:
+        yield running
 
 
 @pytest.fixture

@@ -203,7 +203,8 @@ _JOIN_CAMPAIGN = (
     "WHERE c.contact_id = t.contact_id AND c.campaign = t.what)"
 )  # fmt: skip
 _ADDED_POINTS = """
-    SELECT s.contact_id, s.name, sum(coalesce(s.value, 0)) AS value, max(s.action_id) AS action_id
+    SELECT s.contact_id, s.name, sum(coalesce(s.value, 0)) AS value,
+        CAST(max(CAST(s.action_id AS TEXT)) AS UUID) AS action_id
     FROM (
         SELECT p.contact_id, p.name, CAST(json_extract_string(p.payload, '$."' || p.name || '"') AS DOUBLE) AS value,
             p.action_id

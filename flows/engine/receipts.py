@@ -54,18 +54,19 @@ _UPDATE = """
 _JOURNAL = """
     INSERT INTO journal
     SELECT $tick, $seq + row_number() OVER (ORDER BY r.place), $now, r.workflow, r.version, r.enrollment_id,
-        r.contact_id, r.key, r.step, 'delivery', r.kind || ':' || r.what, r.word, r.due, r.action_id, NULL, r.details
+        r.contact_id, r.key, r.step, 'delivery', r.kind || ':' || r.what, r.word, r.due, r.action_id, NULL,
+        CAST(r.details AS JSON)
     FROM receipts_valid AS r WHERE r.word <> ''
 """
 _ATTEMPTS = """
     INSERT INTO attempts
-    SELECT r.action_id, r.attempt, r.started_at, $now, r.state, r.code, r.ambiguous, r.worker, r.receipt
+    SELECT r.action_id, r.attempt, r.started_at, $now, r.state, r.code, r.ambiguous, r.worker, CAST(r.receipt AS JSON)
     FROM receipts_valid AS r WHERE r.attempted
 """
 _EVENTS = """
     INSERT INTO events
     SELECT t.event_id, $seq + row_number() OVER (ORDER BY t.place, t.name), t.contact_id, CAST(t.action_id AS TEXT),
-        NULL, NULL, t.name, $now, $now, t.data, 'delivery'
+        NULL, NULL, t.name, $now, $now, CAST(t.data AS JSON), 'delivery'
     FROM (
         SELECT r.sent_event AS event_id, r.place, r.contact_id, r.action_id, r.kind || '_sent' AS name,
             r.details AS data

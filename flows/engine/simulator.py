@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -55,13 +55,18 @@ class Outcome:
         return self.case.expect is None or _grouped(self.log) == _grouped(self.case.expect)
 
 
-def run_case(case: Case) -> Outcome:
-    """Run a case.
+def in_memory() -> Warehouse:
+    """The warehouse of a simulation unless it names another one."""
+    return DuckDBWarehouse(None)
+
+
+def run_case(case: Case, open_warehouse: Callable[[], Warehouse] = in_memory) -> Outcome:
+    """Run a case on an empty warehouse.
 
     Raises:
         DefinitionError: a workflow of it does not compile.
     """
-    with Simulation(case) as simulation:
+    with Simulation(case, open_warehouse) as simulation:
         return simulation.run()
 
 
@@ -76,9 +81,9 @@ def _grouped(rows: Sequence[str]) -> dict[tuple[str, str], list[str]]:
 
 
 class Simulation:
-    """One case on its own in-memory warehouse, tick by tick; a context manager."""
+    """One case on its own warehouse, in memory unless another is given, tick by tick; a context manager."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, open_warehouse: Callable[[], Warehouse] = in_memory) -> None:
         """Compile the case's workflows and make its tables.
 
         Raises:
@@ -86,7 +91,7 @@ class Simulation:
         """
         self.case = case
         self.clock = VirtualClock(case.ticks[0] if case.ticks else BEGINNING)
-        self.warehouse = DuckDBWarehouse(None)
+        self.warehouse = open_warehouse()
         self.recorder = Recorder(SIMULATED, RecorderConfig(answers=case.destination))
         self._tables = _Tables(case, self.warehouse)
         self._templates = {name: _template(name, text) for name, text in case.templates.items()}

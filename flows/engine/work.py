@@ -91,7 +91,8 @@ class Work:
 
 _JOURNAL = """
     INSERT INTO journal
-    SELECT $tick, $seq + row_number() OVER (ORDER BY /*order*/), $tick_at, workflow, version, enrollment_id, contact_id,
-        key, step, kind, what, outcome, due, action_id, cause, details
+    SELECT $tick, $seq + row_number() OVER (ORDER BY /*order*/), $tick_at, workflow, CAST(version AS INTEGER),
+        CAST(enrollment_id AS UUID), contact_id, key, step, kind, what, outcome, CAST(due AS TIMESTAMP),
+        CAST(action_id AS UUID), cause, CAST(details AS JSON)
     FROM (/*rows*/) AS r
 """

@@ -6,9 +6,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
@@ -27,29 +26,6 @@ def memory() -> Iterator[DuckDBWarehouse]:
         yield warehouse
 
 
-def test_values_come_back_as_text_uuids_and_naive_utc(memory: DuckDBWarehouse) -> None:
-    moment = datetime(2026, 3, 29, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
-    row = memory.rows(
-        "select md5('x')::uuid u, timestamptz '2026-01-01 01:00:00+01' z, $moment m, sum(2) s", {"moment": moment}
-    )[0]
-    assert row == {
-        "u": "9dd4e461-268c-8034-f5c8-564e155c67a6", "z": datetime(2026, 1, 1),
-        "m": moment.astimezone(UTC).replace(tzinfo=None), "s": 2,
-    }  # fmt: skip
-
-
-def test_load_appends_arrow_and_execute_counts(memory: DuckDBWarehouse) -> None:
-    memory.execute("create schema s")
-    memory.execute('create table s."odd name" (id uuid, data json, "select" integer)')
-    ids = ["9dd4e461-268c-8034-f5c8-564e155c67a6", None]
-    data = pa.table({"id": pa.array(ids), "data": pa.array(['{"a": 1}', None]), "select": pa.array([1, 2])})
-    assert memory.load(("s", "odd name"), data) == 2
-    assert memory.load(("s", "odd name"), data, columns=["id"]) == 2
-    assert memory.columns(("s", "odd name")) == {"id": "UUID", "data": "JSON", "select": "INTEGER"}
-    assert memory.execute('update s."odd name" set data = null where "select" = $n', {"n": 1, "unused": 2}) == 1
-    assert memory.fetch('select count(*) n from s."odd name"').to_pylist() == [{"n": 4}]
-
-
 def test_relations_are_found_by_their_place(memory: DuckDBWarehouse) -> None:
     memory.execute("create view v as select 1 a")
     for place in (("v",), ("main", "V"), ("memory", "main", "v"), ("temp", "iana_zones")):
@@ -59,46 +35,11 @@ def test_relations_are_found_by_their_place(memory: DuckDBWarehouse) -> None:
         memory.columns(("other", "v"))
 
 
-def test_a_transaction_keeps_all_or_nothing(memory: DuckDBWarehouse) -> None:
-    memory.execute("create table t (a integer)")
-    with pytest.raises(ZeroDivisionError), memory.transaction():
-        memory.execute("insert into t values (1)")
-        raise ZeroDivisionError
-    with memory.transaction():
-        memory.execute("insert into t values (2)")
-    assert memory.rows("select a from t") == [{"a": 2}]
-    with memory.transaction(), pytest.raises(WarehouseError, match="already open"), memory.transaction():
-        pass
-
-
-def test_one_statement_at_a_time_and_no_values_of_rows_in_messages(memory: DuckDBWarehouse) -> None:
-    with pytest.raises(WarehouseError, match="one statement"):
-        memory.execute("select 1; select 2")
-    with pytest.raises(WarehouseError) as caught:
-        memory.rows("select $v::integer", {"v": "joe@example.com"})
-    assert "joe" not in str(caught.value)
-    with pytest.raises(WarehouseError) as caught:
-        memory.rows("select $v::timestamp", {"v": "joe@example.com"})
-    assert "joe" not in str(caught.value)
-
-
 def test_a_statement_cannot_read_files_by_extension_or_python_variables(memory: DuckDBWarehouse) -> None:
     secret = pa.table({"a": [1]})
     with pytest.raises(WarehouseError):
         memory.rows("select * from secret")
     assert secret.num_rows == 1
-
-
-def test_wall_clocks_become_instants_as_in_zoneinfo(memory: DuckDBWarehouse) -> None:
-    zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC"]
-    start = datetime(2025, 1, 1)
-    walls = [start + timedelta(days=day, minutes=minute) for day in range(365) for minute in range(0, 240, 15)]
-    memory.execute("create table w (wall timestamp, zone varchar)")
-    rows = [(wall, zone) for zone in zones for wall in walls]
-    memory.load(("w",), pa.table({"wall": [wall for wall, _ in rows], "zone": [zone for _, zone in rows]}))
-    for row in memory.rows("select wall, zone, utc_instant(wall, zone) at_utc from w"):
-        expected = row["wall"].replace(tzinfo=ZoneInfo(row["zone"]), fold=0).astimezone(UTC).replace(tzinfo=None)
-        assert row["at_utc"] == expected, row
 
 
 def test_trees_are_generated_for_duckdb(memory: DuckDBWarehouse) -> None:

@@ -1,0 +1,357 @@
+"""PostgreSQL: one session per connection; processes take turns by an advisory lock."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import re
+import sys
+import uuid
+import zoneinfo
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql as composed
+from psycopg.adapt import Buffer, Loader
+from psycopg.rows import TupleRow
+from psycopg.types.string import TextLoader
+from pyarrow import csv as arrow_csv
+from sqlglot import exp
+
+from compiler.errors import WarehouseError, WarehouseLocked
+from flows.warehouse.base import Parameters, Place, Warehouse
+from flows.warehouse.lock import DEFAULT_WAIT, Patience
+from flows.warehouse.postgres_dialect import FUNCTIONS, PenstockPostgres
+
+_SETTINGS: Mapping[str, str] = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "standard_conforming_strings": "on",
+    "client_min_messages": "warning",
+}
+_TEMPORARY = "pg_temp"
+_WORDS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<percent>%)|(?P<end>;)|\$(?P<name>[A-Za-z_][A-Za-z0-9_]*)")
+_REPLACED = "DROP TABLE IF EXISTS "
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+# Messages of these classes quote values of rows, which may be personal data.
+_QUOTING = (psycopg.DataError, psycopg.IntegrityError)
+_LOCK_CLASS = 1886284389  # "pens" in ASCII: tells our advisory locks from other programs'
+
+
+class PostgresWarehouse(Warehouse):
+    """A session of a PostgreSQL server.
+
+    `connection` are libpq's parameters (host, port, user, password, dbname …). With `turn`, a name, the session holds
+    an advisory lock of that name until it is closed, and waits for another session that holds it, at most `wait`.
+    Table `pg_temp.iana_zones` holds the time zone names that zoneinfo and the server both know;
+    `pg_temp.utc_instant(wall, zone)` is a function.
+
+    Raises:
+        WarehouseLocked: another session still holds the lock after `wait`; the message names it.
+        WarehouseError: the server cannot be reached, or refuses (E601).
+    """
+
+    dialect: ClassVar[str] = PenstockPostgres.__name__.lower()
+
+    def __init__(
+        self, connection: Mapping[str, str | int], *, turn: str | None = None, schema: str | None = None,
+        wait: timedelta = DEFAULT_WAIT,
+    ) -> None:  # fmt: skip
+        self._in_transaction = False
+        self._connection: psycopg.Connection[TupleRow] | None = _connect(connection)
+        try:
+            self._prepare(schema)
+            if turn is not None:
+                self._take_turn(turn, Patience(wait))
+        except psycopg.Error as error:
+            self.close()
+            raise WarehouseError(f"cannot open the warehouse: {_message(error)}", code="E601") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> int:
+        """See `Warehouse.execute`."""
+        with self._run(sql, parameters) as cursor:
+            while cursor.nextset():
+                pass
+            return max(cursor.rowcount, 0)
+
+    def fetch(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> pa.Table:
+        """See `Warehouse.fetch`."""
+        with self._run(sql, parameters) as cursor:
+            columns = [(column.name, _ARROW.get(column.type_code)) for column in cursor.description or ()]
+            values = list(zip(*cursor.fetchall(), strict=True)) or [()] * len(columns)
+        arrays = [pa.array(map(_plain, found), type=kind) for (_, kind), found in zip(columns, values, strict=True)]
+        return pa.Table.from_arrays(arrays, names=[name for name, _ in columns])
+
+    def rows(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> list[dict[str, Any]]:
+        """See `Warehouse.rows`."""
+        with self._run(sql, parameters) as cursor:
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
+
+    def load(self, place: Place, data: pa.Table, *, columns: Sequence[str] | None = None) -> int:
+        """See `Warehouse.load`: one COPY."""
+        names = tuple(columns if columns is not None else data.column_names)
+        copy = composed.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
+            composed.Identifier(*_named(place)), composed.SQL(", ").join(map(composed.Identifier, names))
+        )
+        try:
+            with self._open_connection().cursor() as cursor:
+                with cursor.copy(copy) as stream:
+                    stream.write(_csv(data.select(names)))
+                return cursor.rowcount
+        except psycopg.Error as error:
+            raise WarehouseError(_message(error)) from error
+
+    def columns(self, place: Place) -> dict[str, str]:
+        """See `Warehouse.columns`."""
+        found = self.rows(_COLUMNS, _place_parameters(place))
+        if not found:
+            raise WarehouseError(f"there is no table or view {'.'.join(place)} in the warehouse", code="E602")
+        return {row["name"]: row["type"] for row in found}
+
+    def relation_exists(self, place: Place) -> bool:
+        """See `Warehouse.relation_exists`."""
+        return bool(self.rows(_COLUMNS, _place_parameters(place)))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """See `Warehouse.transaction`."""
+        if self._in_transaction:
+            raise WarehouseError("a transaction is already open on this connection", code="E604")
+        self.execute("BEGIN")
+        self._in_transaction = True
+        try:
+            yield
+        except BaseException:
+            self._in_transaction = False
+            self._rollback()
+            raise
+        self._in_transaction = False
+        self._commit()
+
+    def close(self) -> None:
+        """See `Warehouse.close`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    # ------------------------------------------------------------ inside
+
+    def _prepare(self, schema: str | None) -> None:
+        connection = self._open_connection()
+        for name, value in _SETTINGS.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        if schema is not None:
+            connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))
+        connection.execute("CREATE TEMP TABLE iana_zones (name text)")
+        self.load(("temp", "iana_zones"), _zones(connection))
+        for function in FUNCTIONS:
+            connection.execute(function.encode())
+
+    def _take_turn(self, name: str, patience: Patience) -> None:
+        key = int.from_bytes(hashlib.md5(name.encode()).digest()[:4], signed=True)
+        asked = {"class": _LOCK_CLASS, "key": key}
+        while not self.rows("SELECT pg_try_advisory_lock($class, $key) AS taken", asked)[0]["taken"]:
+            found = self.rows(_HOLDER, asked)
+            who = _holder(found[0]) if found else "held by another session"
+            if not patience.pause(who):
+                raise WarehouseLocked(f"the state in {name} is {who}", hint="wait until it has finished, or stop it")
+
+    def _run(self, sql: exp.Expr | str, parameters: Parameters | None) -> psycopg.Cursor[TupleRow]:
+        text, names = _prepared(sql if isinstance(sql, str) else self.sql(sql))
+        given = parameters or {}
+        cursor = self._open_connection().cursor()
+        try:
+            cursor.execute(text.encode(), {name: _bound(given[name]) for name in names if name in given})
+        except psycopg.Error as error:
+            cursor.close()
+            raise WarehouseError(_message(error)) from error
+        return cursor
+
+    def _commit(self) -> None:
+        try:
+            status = self._open_connection().execute("COMMIT").statusmessage
+        except psycopg.Error as error:
+            self._rollback()
+            raise WarehouseError(
+                f"COMMIT failed and may have happened: {_message(error)}", code="E603",
+                hint="open the warehouse again and read the journal",
+            ) from error  # fmt: skip
+        if status != "COMMIT":  # a statement had failed and the block went on
+            raise WarehouseError("the transaction was rolled back: one of its statements had failed")
+
+    def _rollback(self) -> None:
+        # The server rolls back by itself when the connection is gone; the first error is the one to show.
+        with contextlib.suppress(psycopg.Error, WarehouseError):
+            self._open_connection().execute("ROLLBACK")
+
+    def _open_connection(self) -> psycopg.Connection[TupleRow]:
+        if self._connection is None:
+            raise WarehouseError("the connection is closed", code="E606")
+        return self._connection
+
+
+class _NumberLoader(Loader):
+    """A numeric without a fraction is an int: `sum` of bigint is one."""
+
+    def load(self, data: Buffer) -> int | Decimal:
+        text = bytes(data).decode()
+        return int(text) if text.lstrip("-").isdigit() else Decimal(text)
+
+
+def _connect(parameters: Mapping[str, str | int]) -> psycopg.Connection[TupleRow]:
+    command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:3]])
+    given: dict[str, Any] = {"application_name": f"penstock: {command}"[:63], **parameters}
+    try:
+        # Values stand in the statement as literals, whose types the server finds by where they stand.
+        connection = psycopg.connect(autocommit=True, cursor_factory=psycopg.ClientCursor, **given)
+    except psycopg.Error as error:
+        raise WarehouseError(f"cannot open the warehouse: {_message(error)}", code="E601") from error
+    for kind in ("json", "jsonb"):
+        connection.adapters.register_loader(kind, TextLoader)
+    connection.adapters.register_loader("numeric", _NumberLoader)
+    return connection
+
+
+@lru_cache(maxsize=2000)
+def _prepared(text: str) -> tuple[str, frozenset[str]]:
+    """A statement with `$name` as the driver's `%(name)s`, and the names.
+
+    Raises:
+        WarehouseError: more than one statement (E605); only a temporary table that is made anew takes two.
+    """
+    names: set[str] = set()
+    ends: list[int] = []
+
+    def word(match: re.Match[str]) -> str:
+        if match["name"]:
+            names.add(match["name"])
+            return f"%({match['name']})s"
+        if match["end"]:
+            ends.append(match.start())
+        return match[0].replace("%", "%%")
+
+    changed = _WORDS.sub(word, text)
+    statements = 1 + sum(1 for end in ends if text[end + 1 :].strip(" ;\n"))
+    if statements > (2 if text.startswith(_REPLACED) else 1):
+        raise WarehouseError(f"expected one statement, got {statements}", code="E605")
+    return changed, frozenset(names)
+
+
+def _named(place: Place) -> Place:
+    return (_TEMPORARY, *place[1:]) if len(place) > 1 and place[0] == "temp" else place
+
+
+def _place_parameters(place: Place) -> dict[str, str | None]:
+    parts = _named(place)
+    return {
+        "relation": parts[-1], "owner": parts[-2] if len(parts) > 1 else None,
+        "catalog": parts[-3] if len(parts) > 2 else None,
+    }  # fmt: skip
+
+
+_COLUMNS = """
+SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND lower(c.relname) = lower($relation)
+    AND coalesce(lower($catalog) = lower(current_database()), TRUE)
+    AND CASE
+        WHEN $owner IS NULL THEN pg_table_is_visible(c.oid)
+        WHEN $owner = 'pg_temp' THEN n.oid = pg_my_temp_schema()
+        ELSE lower(n.nspname) = lower($owner) END
+ORDER BY a.attnum
+"""
+_HOLDER = """
+SELECT s.pid, s.application_name AS command, s.backend_start AS since, s.client_addr AS address
+FROM pg_locks AS l JOIN pg_stat_activity AS s ON s.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.classid = $class AND l.objid = CAST(CAST($key AS bigint) & 4294967295 AS oid) AND l.objsubid = 2
+"""
+
+
+def _holder(row: Mapping[str, Any]) -> str:
+    command = str(row["command"]).removeprefix("penstock: ")
+    return f"held by session {row['pid']} ({command}) since {row['since']:%Y-%m-%d %H:%M:%S} UTC"
+
+
+_ARROW: Mapping[int, pa.DataType] = {
+    psycopg.adapters.types[name].oid: kind
+    for name, kind in {
+        "text": pa.string(), "varchar": pa.string(), "bpchar": pa.string(), "uuid": pa.string(), "json": pa.string(),
+        "jsonb": pa.string(), "bool": pa.bool_(), "int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64(),
+        "float4": pa.float32(), "float8": pa.float64(), "date": pa.date32(), "timestamp": pa.timestamp("us"),
+        "timestamptz": pa.timestamp("us"),
+    }.items()
+}  # fmt: skip
+"""Arrow types by the server's; of others Arrow finds the type from the values."""
+
+
+def _csv(data: pa.Table) -> bytes:
+    """Rows as COPY reads them: NULL is nothing, an empty text is two quotes, a list is an array literal."""
+    arrays = [_flat(column) for column in data.columns]
+    sink = io.BytesIO()
+    table = pa.Table.from_arrays(arrays, names=[str(number) for number in range(len(arrays))])
+    arrow_csv.write_csv(table, sink, arrow_csv.WriteOptions(include_header=False, quoting_style="needed"))
+    return sink.getvalue()
+
+
+def _flat(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.chunked_array([pa.array(map(_array, column.to_pylist()), pa.string())])
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.timestamp("us"))
+    return column.cast(pa.string()) if pa.types.is_null(kind) else column
+
+
+def _array(values: Sequence[Any] | None) -> str | None:
+    if values is None:
+        return None
+    items = ("NULL" if item is None else '"' + re.sub(r'(["\\])', r"\\\1", str(item)) + '"' for item in values)
+    return "{" + ",".join(items) + "}"
+
+
+_warehouse_zones: dict[int, pa.Table] = {}
+
+
+def _zones(connection: psycopg.Connection[TupleRow]) -> pa.Table:
+    version = connection.info.server_version
+    if version not in _warehouse_zones:
+        known = {str(row[0]) for row in connection.execute("SELECT name FROM pg_timezone_names").fetchall()}
+        both = sorted(known & zoneinfo.available_timezones())
+        _warehouse_zones[version] = pa.table({"name": pa.array(both, pa.string())})
+    return _warehouse_zones[version]
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case uuid.UUID():
+            return str(value)
+        case datetime() if value.tzinfo is not None:
+            return value.astimezone(UTC).replace(tzinfo=None)
+        case _:
+            return value
+
+
+def _bound(value: Any) -> Any:
+    # An aware datetime would be a timestamptz; state columns are naive UTC.
+    return _plain(value) if isinstance(value, datetime) else value
+
+
+def _message(error: psycopg.Error) -> str:
+    first = (error.diag.message_primary or str(error)).strip().split("\n")[0]
+    return _QUOTED.sub("'…'", first) if isinstance(error, _QUOTING) else first
