@@ -15,13 +15,12 @@ from compiler.errors import DefinitionError, Problem, nearest
 from compiler.functions import arm_column, visit_column
 from compiler.graph import FlowNode, YamlPath
 from compiler.lookup import frame, seconds
-from compiler.messages import first_of, skips
+from compiler.messages import address, channels_of, chosen, first_of, skips, template_of
 from compiler.plan import Action, Kind
 from compiler.workflow import (
     ActionStep,
     CampaignStep,
     CrmStep,
-    EmailStep,
     EmitStep,
     EnrollStep,
     MessageStep,
@@ -36,7 +35,15 @@ from compiler.workflow import (
 )
 
 INTERNAL = frozenset({"tag", "untag", "set", "score", "campaign", "emit", "enroll", "unenroll"})
-ROLES: dict[str, Role] = {"email": "email", "notify": "notify", "task": "task", "crm": "crm", "webhook": "webhook"}
+ROLES: dict[str, Role] = {
+    "email": "email",
+    "sms": "sms",
+    "push": "push",
+    "notify": "notify",
+    "task": "task",
+    "crm": "crm",
+    "webhook": "webhook",
+}
 SIMULATED = "simulated"
 """The destination of every action in a simulation, whose case names no destinations."""
 
@@ -50,11 +57,11 @@ class Texts:
     group: str | None = None
 
 
-def what(step: ActionStep) -> str:
+def what(step: ActionStep, step_id: str) -> str:
     """The word after the kind in the log: template, tag, field, target, title, object or webhook."""
     match step:
-        case EmailStep():
-            return step.email if isinstance(step.email, str) else step.email.by
+        case MessageStep():
+            return template_of(step, step_id) or ""
         case TagStep():
             return step.tag
         case UntagStep():
@@ -83,13 +90,14 @@ def what(step: ActionStep) -> str:
             return ""
 
 
-def message_texts(step: ActionStep, catalog: Catalog) -> Texts:
+def message_texts(step: ActionStep, step_id: str, catalog: Catalog) -> Texts:
     """Names that the step's template and texts read."""
     contact: set[str] = set()
     entry = False
     group = step.group if isinstance(step, MessageStep) else None
-    if isinstance(step, EmailStep) and isinstance(step.email, str):
-        template = catalog.templates.get(step.email)
+    named = template_of(step, step_id)
+    if named is not None:
+        template = catalog.templates.get(named)
         if template is not None:
             contact |= template.contact
             entry = bool(template.entry)
@@ -124,10 +132,13 @@ class Routing:
         self._catalog = catalog
         self._problems = problems
 
-    def resolve(self, node: FlowNode) -> str | None:
-        """The name of the destination, None for internal steps or after a problem was reported."""
+    def resolve(self, node: FlowNode, channel: str | None = None) -> str | None:
+        """The name of the destination, None for internal steps or after a problem was reported.
+
+        `channel`: of a message that may go out on several.
+        """
         step = node.step
-        role = ROLES.get(node.kind)
+        role = ROLES.get(channel or node.kind)
         if role is None or not isinstance(step, ActionStep):
             return None
         if self._catalog.open_names and not self._catalog.destinations:
@@ -177,34 +188,50 @@ class Routing:
                         (*node.path, node.kind),
                         nearest(read.name, known),
                     )
-        if isinstance(step, EmailStep) and isinstance(step.email, str) and not self._catalog.open_names:
-            self._check_template(node, step, step.email)
+        named = template_of(step, node.id)
+        if isinstance(step, MessageStep) and named is not None and not self._catalog.open_names:
+            self._check_template(node, step, named)
 
-    def _check_template(self, node: FlowNode, step: EmailStep, name: str) -> None:
+    def _check_template(self, node: FlowNode, step: MessageStep, name: str) -> None:
         template = self._catalog.templates.get(name)
         if template is None:
-            self._add("E404", f"no template '{name}'", (*node.path, "email"), nearest(name, self._catalog.templates))
+            self._add("E404", f"no template '{name}'", (*node.path, node.kind), nearest(name, self._catalog.templates))
             return
         for read in sorted(template.steps):
             self._add("E900", f"template '{name}' reads steps.{read}, which this version does not provide",
-                      (*node.path, "email"), "pass it: `with: {sent: steps.hello.sent_at}`")  # fmt: skip
+                      (*node.path, node.kind), "pass it: `with: {sent: steps.hello.sent_at}`")  # fmt: skip
         owned = set(self._catalog.contact.fields) - set(self._catalog.contact.relation.columns)
         for read in sorted(template.contact & owned):
             self._add("E900", f"template '{name}' reads contact.{read}, a field that Penstock owns",
-                      (*node.path, "email"), f"pass it: `with: {{{read}: contact.{read}}}`")  # fmt: skip
+                      (*node.path, node.kind), f"pass it: `with: {{{read}: contact.{read}}}`")  # fmt: skip
         for given in step.with_:
             if given not in template.variables:
                 self._add("E403", f"template '{name}' declares no variable '{given}'", (*node.path, "with", given),
                           nearest(given, template.variables))  # fmt: skip
         for missing in sorted(template.required - set(step.with_)):
-            self._add("E403", f"template '{name}' needs the variable '{missing}'", (*node.path, "email"),
+            self._add("E403", f"template '{name}' needs the variable '{missing}'", (*node.path, node.kind),
                       f"add `with: {{{missing}: …}}` to the step")  # fmt: skip
 
     def _add(self, code: str, message: str, path: YamlPath, hint: str = "") -> None:
         self._problems.append(Problem(code, message, path=path, hint=hint))
 
 
-def action_row(node: FlowNode, parts: StepParts, stage: str, routing: Routing, texts: Texts) -> Action:
+def action_rows(node: FlowNode, parts: StepParts, stage: str, routing: Routing, *, texts: Texts) -> list[Action]:
+    """The actions of a step: one, or for a message one for each channel that it may go out on."""
+    step = node.step
+    if not isinstance(step, MessageStep):
+        return [_action_row(node, parts, stage, routing, texts=texts)]
+    return [
+        _action_row(node, parts, stage, routing, texts=texts, channel=channel,
+                    only=chosen(step, channel, parts.require, parts.group))
+        for channel in channels_of(step)
+    ]  # fmt: skip
+
+
+def _action_row(
+    node: FlowNode, parts: StepParts, stage: str, routing: Routing, texts: Texts, channel: str | None = None,
+    only: exp.Expr | None = None,
+) -> Action:  # fmt: skip
     """The action of a step; its rows are those of the stage in which the step was reached."""
     step = node.step
     if not isinstance(step, ActionStep):
@@ -212,17 +239,19 @@ def action_row(node: FlowNode, parts: StepParts, stage: str, routing: Routing, t
     reached = exp.column(f"a{node.index}", table="f")
     columns = [
         frame("enrollment_id"), frame("contact_id"), frame("key"), exp.Literal.number(node.index).as_("ordinal"),
-        exp.Literal.string(node.id).as_("step"), exp.Literal.string(node.kind).as_("kind"),
-        exp.Literal.string(what(step)).as_("what"), reached.copy().as_("due"),
+        exp.Literal.string(node.id).as_("step"), exp.Literal.string(channel or node.kind).as_("kind"),
+        exp.Literal.string(what(step, node.id)).as_("what"), reached.copy().as_("due"),
         _outcome(node, step, parts).as_("outcome"),
-        _payload(node, step, parts, texts).as_("payload"),
+        _payload(node, step, parts, texts, channel).as_("payload"),
         _expires_at(step, reached).as_("expires_at"), _visit(node, parts).as_("visit"),
     ]  # fmt: skip
-    arrived = exp.Not(this=exp.Is(this=reached.copy(), expression=exp.Null()))
-    kind: Kind = node.kind  # type: ignore[assignment]
+    arrived: exp.Expr = exp.Not(this=exp.Is(this=reached.copy(), expression=exp.Null()))
+    if only is not None:
+        arrived = exp.and_(arrived, exp.paren(only))
+    kind: Kind = channel or node.kind  # type: ignore[assignment]
     return Action(
-        index=node.index, step=node.id, kind=kind, what=what(step), destination=routing.resolve(node),
-        template=step.email if isinstance(step, EmailStep) and isinstance(step.email, str) else None,
+        index=node.index, step=node.id, kind=kind, what=what(step, node.id),
+        destination=routing.resolve(node, channel), template=template_of(step, node.id),
         transactional=isinstance(step, MessageStep) and step.transactional,
         rows=exp.select(*columns).from_(f"{stage} AS f").where(arrived), path=node.path,
     )  # fmt: skip
@@ -265,7 +294,7 @@ def _expires_at(step: ActionStep, reached: exp.Expr) -> exp.Expr:
     return exp.Add(this=reached.copy(), expression=seconds(step.expires_after.elapsed.total_seconds()))
 
 
-def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -> exp.Expr:
+def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts, channel: str | None = None) -> exp.Expr:
     if isinstance(step, TagStep | UntagStep | UnenrollStep):
         return exp.cast(exp.null(), "json")
     values = [(key, exp.column(f"v{node.index}_{i}", table="f")) for i, key in enumerate(parts.values)]
@@ -282,7 +311,7 @@ def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -
             pass
     members: list[tuple[str, exp.Expr]] = [
         ("contact", _object((name, frame(f"c_{name}")) for name in sorted(texts.contact))),
-        ("address", frame("m_email")),
+        ("address", address(channel or "email")),
         ("on_error", exp.Literal.string(step.on_error)),
     ]
     if texts.entry:
@@ -291,6 +320,8 @@ def _payload(node: FlowNode, step: ActionStep, parts: StepParts, texts: Texts) -
     if values:
         members.append(("with" if isinstance(step, MessageStep) else "values", _object(values)))
     static = _static(step)
+    if channel is not None and channel != node.kind:
+        static["key"] = node.kind
     if texts.group is not None:
         static["group"] = texts.group
     if static:

@@ -32,6 +32,7 @@ from compiler.workflow import (
     ActionStep,
     BranchStep,
     CampaignStep,
+    ChooseStep,
     GotoStep,
     Moment,
     ScoreStep,
@@ -67,7 +68,7 @@ class StepParts:
         repeated: whether the step can be met again after a jump back.
         waits: the awaited events' times, arrays of the frame (wait_for).
         values: an action's SQL values by key, e.g. the fields of `set`.
-        require: the consent that a message needs.
+        require: the consent that a message needs, by channel.
         group: the subscription group of a message.
         holding: what holds a message in its step, in order, or skips it after all: (test, outcome).
         counted: the message counts against the workflow's frequency cap.
@@ -78,7 +79,7 @@ class StepParts:
     repeated: bool = False
     waits: tuple[exp.Expr, ...] = ()
     values: Mapping[str, Condition] = field(default_factory=dict)
-    require: exp.Expr | None = None
+    require: Mapping[str, exp.Expr] = field(default_factory=dict)
     group: str | None = None
     holding: tuple[tuple[exp.Expr, str], ...] = ()
     counted: bool = False
@@ -227,6 +228,8 @@ class Layers:
                 self._branch(node, [("then", test.tree if test else exp.false())])
             case SwitchStep():
                 self._branch(node, [(outcome, test.tree) for outcome, test in self._parts[node.id].cases.items()])
+            case ChooseStep():
+                self._choose(node, node.step)
             case SplitStep():
                 self._split(node, node.step)
             case GotoStep():
@@ -314,6 +317,14 @@ class Layers:
         self._add(node, {
             "p": exp.Case(ifs=ways, default=_P.copy()),
             **self._track(node, lambda old: _when(here, _L, old)),
+        })  # fmt: skip
+
+    def _choose(self, node: FlowNode, step: ChooseStep) -> None:
+        """Until models choose, the arm that is listed first."""
+        arm = next((name for name in step.choose.from_ if name in node.successors), next(iter(node.successors)))
+        self._add(node, {
+            "p": _when(self._here(node), self._target(node, arm), _P),
+            **self._track(node, lambda old: _when(self._here(node), _L, old)),
         })  # fmt: skip
 
     def _wait_for(self, node: FlowNode, step: WaitForStep) -> None:

@@ -69,6 +69,7 @@ class ContactModel:
     bounced: str | None = None
     unsubscribed_groups: str | None = None
     tags: str | None = None
+    push_token: str | None = None
     fields: Mapping[str, DataType] = field(default_factory=dict)
 
 

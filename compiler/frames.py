@@ -208,7 +208,9 @@ def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str | N
     """Every contact with its valid time zone and what forbids a message.
 
     Without `default_zone` a missing or invalid zone is NULL: then each workflow puts its own default there.
-    Columns: contact_id, `c_<column>` …, tz, m_email, m_phone, m_bounced, m_unsubscribed, m_groups.
+    Columns: contact_id, `c_<column>` …, tz, the addresses m_email, m_phone, m_push, and per channel m_bounced,
+    m_unsubscribed, m_groups, with `_sms` and `_push` behind them for the channels beside e-mail. The model's column of
+    bounces is about the e-mail address, the others are about all channels.
 
     What forbids a message is the model's own columns OR-ed with `suppressions`, by contact and by address.
     """
@@ -219,10 +221,15 @@ def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str | N
         _zone(catalog, default_zone).as_("tz"),
         (text(relation, contact.email, "m") if contact.email else _null("text")).as_("m_email"),
         (text(relation, contact.phone, "m") if contact.phone else _null("text")).as_("m_phone"),
-        _forbidden(contact.bounced, "bounced").as_("m_bounced"),
-        _forbidden(contact.unsubscribed, "unsubscribed").as_("m_unsubscribed"),
-        _groups(contact.unsubscribed_groups).as_("m_groups"),
+        (text(relation, contact.push_token, "m") if contact.push_token else _null("text")).as_("m_push"),
     ]
+    for channel in CHANNELS:
+        suffix, bounced = channel_suffix(channel), contact.bounced if channel == "email" else None
+        selected += [
+            _forbidden(catalog, channel, bounced, "bounced").as_(f"m_bounced{suffix}"),
+            _forbidden(catalog, channel, contact.unsubscribed, "unsubscribed").as_(f"m_unsubscribed{suffix}"),
+            _groups(catalog, channel).as_(f"m_groups{suffix}"),
+        ]
     rows = exp.select(*selected).from_(relation_table(relation, "m"))
     if contact.timezone:
         zone = exp.column(exp.to_identifier(contact.timezone, quoted=True), table="m")
@@ -254,25 +261,47 @@ def _zone(catalog: Catalog, default_zone: str | None) -> exp.Expr:
     return exp.Coalesce(this=exp.column("name", table="z"), expressions=[default])
 
 
-def _forbidden(column: str | None, suppressed: str) -> exp.Expr:
+CHANNELS = ("email", "sms", "push")
+
+
+def channel_suffix(channel: str) -> str:
+    """What stands behind `m_bounced`, `m_unsubscribed`, `m_groups` for a channel."""
+    return "" if channel == "email" else f"_{channel}"
+
+
+def _address_column(catalog: Catalog, channel: str) -> str | None:
+    contact = catalog.contact
+    return {"email": contact.email, "sms": contact.phone, "push": contact.push_token}[channel]
+
+
+def _suppressed_by(catalog: Catalog, channel: str) -> tuple[str, ...]:
+    """Aliases of the suppressions of a channel; a channel without addresses needs none, but for e-mail."""
+    suffix = channel_suffix(channel)
+    return (f"sc{suffix}", f"sa{suffix}") if channel == "email" or _address_column(catalog, channel) else ()
+
+
+def _forbidden(catalog: Catalog, channel: str, column: str | None, suppressed: str) -> exp.Expr:
     found: list[exp.Expr] = [
-        exp.Coalesce(this=exp.column(suppressed, table=alias), expressions=[exp.false()]) for alias in ("sc", "sa")
+        exp.Coalesce(this=exp.column(suppressed, table=alias), expressions=[exp.false()])
+        for alias in _suppressed_by(catalog, channel)
     ]
     if column:
         value = exp.column(exp.to_identifier(column, quoted=True), table="m")
         found.append(exp.Coalesce(this=exp.cast(value, "boolean"), expressions=[exp.false()]))
-    return exp.or_(*found)
+    return exp.or_(*found) if found else exp.false()
 
 
-def _groups(column: str | None) -> exp.Expr:
+def _groups(catalog: Catalog, channel: str) -> exp.Expr:
+    column = catalog.contact.unsubscribed_groups
     empty = exp.cast(exp.Array(expressions=[]), "text[]")
     pieces: list[exp.Expr] = [
-        exp.Coalesce(this=exp.column("groups", table=alias), expressions=[empty.copy()]) for alias in ("sc", "sa")
+        exp.Coalesce(this=exp.column("groups", table=alias), expressions=[empty.copy()])
+        for alias in _suppressed_by(catalog, channel)
     ]
     if column:
         value = exp.cast(exp.column(exp.to_identifier(column, quoted=True), table="m"), "text[]")
         pieces.append(exp.Coalesce(this=value, expressions=[empty.copy()]))
-    joined = pieces[0]
+    joined = pieces[0] if pieces else empty
     for piece in pieces[1:]:
         joined = exp.ArrayConcat(this=joined, expressions=[piece])
     return joined
@@ -288,21 +317,23 @@ def address_hash(address: exp.Expr) -> exp.Expr:
 
 def _with_suppressions(rows: exp.Select, catalog: Catalog) -> exp.Select:
     relation, contact = catalog.contact.relation, catalog.contact
-    by_contact = _active_suppressions(catalog.state_schema, "contact_id")
-    by_address = _active_suppressions(catalog.state_schema, "address_hash")
-    rows = rows.join(
-        exp.Subquery(this=by_contact, alias=exp.TableAlias(this=exp.to_identifier("sc"))), join_type="left",
-        on=exp.EQ(this=exp.column("who", table="sc"), expression=text(relation, contact.id, "m")),
-    )  # fmt: skip
-    address = address_hash(text(relation, contact.email, "m")) if contact.email else _null("text")
-    return rows.join(
-        exp.Subquery(this=by_address, alias=exp.TableAlias(this=exp.to_identifier("sa"))), join_type="left",
-        on=exp.EQ(this=exp.column("who", table="sa"), expression=address),
-    )  # fmt: skip
+    for channel in CHANNELS:
+        if not _suppressed_by(catalog, channel):
+            continue
+        column = _address_column(catalog, channel)
+        hashed = address_hash(text(relation, column, "m")) if column else _null("text")
+        known = {"contact_id": text(relation, contact.id, "m"), "address_hash": hashed}
+        for alias, (who, value) in zip(_suppressed_by(catalog, channel), known.items(), strict=True):
+            active = _active_suppressions(catalog.state_schema, who, channel)
+            rows = rows.join(
+                exp.Subquery(this=active, alias=exp.TableAlias(this=exp.to_identifier(alias))), join_type="left",
+                on=exp.EQ(this=exp.column("who", table=alias), expression=value),
+            )  # fmt: skip
+    return rows
 
 
-def _active_suppressions(schema: str, who: str) -> exp.Select:
-    """Per contact or address: bounced, unsubscribed, groups; the last row per scope decides."""
+def _active_suppressions(schema: str, who: str, channel: str) -> exp.Select:
+    """Per contact or address on a channel: bounced, unsubscribed, groups; the last row per scope decides."""
     column = exp.column(who, table="s")
     is_bounce = exp.In(this=exp.column("reason", table="s"),
                        expressions=[exp.Literal.string("bounced"), exp.Literal.string("hard_bounce")])  # fmt: skip
@@ -314,12 +345,17 @@ def _active_suppressions(schema: str, who: str) -> exp.Select:
             exp.Ordered(this=exp.column("suppression_id", table="s"), desc=True),
         ]),
     )  # fmt: skip
+    named = exp.column("channel", table="s")
+    meant = exp.or_(
+        exp.Is(this=named.copy(), expression=exp.Null()), exp.EQ(this=named, expression=exp.Literal.string(channel))
+    )
     latest = (
         exp.select(column.copy().as_("who"), "s.scope", "s.action", is_bounce.copy().as_("is_bounce"))
         .from_(exp.table_("suppressions", db=schema, alias="s"))
         .where(exp.and_(
             exp.Not(this=exp.Is(this=column.copy(), expression=exp.Null())),
             exp.LTE(this=exp.column("created_at", table="s"), expression=tick_at()),
+            meant,
         ))
         .qualify(exp.EQ(this=newest, expression=exp.Literal.number(1)))
     )  # fmt: skip

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sqlglot import exp
 
 from compiler.calendar import elapsed_more_than, shows_between
+from compiler.frames import channel_suffix
 from compiler.identity import bucket_tree
 from compiler.lookup import Fact, frame, seconds, tick_at
-from compiler.workflow import ActionStep, EmailStep, FrequencyCap, MessageStep, Policy
+from compiler.workflow import (
+    ActionStep,
+    ChannelStep,
+    EmailStep,
+    FrequencyCap,
+    MessageStep,
+    Policy,
+    PushStep,
+    SmsStep,
+)
 
 HELD = "held"
 """Outcome of a message that waits in its step: no row is written, and the next tick looks at it again."""
@@ -17,8 +27,60 @@ HELD = "held"
 Reasons = list[tuple[exp.Expr, str]]
 
 
+def channels_of(step: ActionStep) -> tuple[str, ...]:
+    """The channels a message may go out on, the preferred one first; none for other actions."""
+    match step:
+        case EmailStep():
+            return ("email",)
+        case SmsStep():
+            return ("sms",)
+        case PushStep():
+            return ("push",)
+        case ChannelStep():
+            return tuple(step.channel)
+        case _:
+            return ()
+
+
+def template_of(step: ActionStep, step_id: str) -> str | None:
+    """The template of a message: until models choose, the first listed one; a `channel` step may leave it to its id."""
+    match step:
+        case EmailStep(email=named) | SmsStep(sms=named) | PushStep(push=named):
+            return named if isinstance(named, str) else named.from_[0]
+        case ChannelStep():
+            return step.template or step_id
+        case _:
+            return None
+
+
+def address(channel: str) -> exp.Column:
+    """The contact's address on a channel."""
+    return frame({"email": "m_email", "sms": "m_phone", "push": "m_push"}[channel])
+
+
+def chosen(step: MessageStep, channel: str, require: Mapping[str, exp.Expr], group: str | None) -> exp.Expr | None:
+    """Whether a message goes out on a channel: the first listed one that may be used, else just the first.
+
+    None when there is no choice.
+    """
+    listed = channels_of(step)
+    if len(listed) == 1:
+        return None
+    usable = {name: exp.Not(this=exp.paren(_refused(step, name, require, group))) for name in listed}
+    place = listed.index(channel)
+    others = listed[1:] if place == 0 else listed[:place]
+    unusable = [exp.Not(this=usable[name].copy()) for name in others]
+    if place == 0:
+        return exp.or_(usable[channel], exp.and_(*unusable))
+    return exp.and_(usable[channel], *unusable)
+
+
+def _refused(step: MessageStep, channel: str, require: Mapping[str, exp.Expr], group: str | None) -> exp.Expr:
+    return exp.or_(*(test for test, _ in _message_checks(step, channel, require.get(channel), group)))
+
+
 def skips(
-    step: ActionStep, moment: exp.Expr, *, test: exp.Expr | None, require: exp.Expr | None, group: str | None
+    step: ActionStep, moment: exp.Expr, *, test: exp.Expr | None, require: Mapping[str, exp.Expr], group: str | None
 ) -> Reasons:
     """Why an action is skipped, in the order in which the reasons are looked for (language §4).
 
@@ -26,7 +88,7 @@ def skips(
         step: the action.
         moment: the enrollment's logical time on reaching the step.
         test: its `if`, None without.
-        require: the consent that messages on its channel need.
+        require: the consent that messages need, by channel.
         group: the subscription group of the message.
     """
     found: Reasons = []
@@ -35,8 +97,10 @@ def skips(
     if step.expires_after is not None:
         limit = step.expires_after.elapsed.total_seconds()
         found.append((elapsed_more_than(moment, tick_at(), limit), "skipped(too_late)"))
-    if isinstance(step, EmailStep):
-        found += [(forbidden, f"skipped({reason})") for forbidden, reason in _message_checks(step, require, group)]
+    if isinstance(step, MessageStep) and (listed := channels_of(step)):
+        first = _message_checks(step, listed[0], require.get(listed[0]), group)
+        others = [exp.paren(_refused(step, name, require, group)) for name in listed[1:]]
+        found += [(exp.and_(forbidden, *others), f"skipped({reason})") for forbidden, reason in first]
     return found
 
 
@@ -110,16 +174,17 @@ def first_of(reasons: Reasons, otherwise: str) -> exp.Expr:
     return exp.Case(ifs=ifs, default=done) if ifs else done
 
 
-def _message_checks(step: EmailStep, require: exp.Expr | None, group: str | None) -> Reasons:
-    address = exp.Trim(this=exp.Coalesce(this=frame("m_email"), expressions=[exp.Literal.string("")]))
+def _message_checks(step: MessageStep, channel: str, require: exp.Expr | None, group: str | None) -> Reasons:
+    where = exp.Trim(this=exp.Coalesce(this=address(channel), expressions=[exp.Literal.string("")]))
+    suffix = channel_suffix(channel)
     checks: Reasons = [
-        (exp.Coalesce(this=frame("m_bounced"), expressions=[exp.false()]), "bounced"),
-        (exp.EQ(this=address, expression=exp.Literal.string("")), "no_address"),
+        (exp.Coalesce(this=frame(f"m_bounced{suffix}"), expressions=[exp.false()]), "bounced"),
+        (exp.EQ(this=where, expression=exp.Literal.string("")), "no_address"),
     ]
     if not step.transactional:
-        checks.append((exp.Coalesce(this=frame("m_unsubscribed"), expressions=[exp.false()]), "unsubscribed"))
+        checks.append((exp.Coalesce(this=frame(f"m_unsubscribed{suffix}"), expressions=[exp.false()]), "unsubscribed"))
         if group is not None:
-            listed = exp.ArrayContains(this=frame("m_groups"), expression=exp.Literal.string(group))
+            listed = exp.ArrayContains(this=frame(f"m_groups{suffix}"), expression=exp.Literal.string(group))
             checks.append((exp.Coalesce(this=listed, expressions=[exp.false()]), "unsubscribed_group"))
     if require is not None:
         checks.append((exp.Not(this=exp.Coalesce(this=require.copy(), expressions=[exp.false()])), "no_consent"))

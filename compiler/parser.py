@@ -14,7 +14,7 @@ from compiler import yaml
 from compiler.errors import ConditionError, DefinitionError, Problem, nearest
 from compiler.graph import step_paths
 from compiler.mistakes import field_mistakes, kind_mistakes
-from compiler.workflow import STEP_KINDS, CrmStep, Workflow, arms, walk
+from compiler.workflow import CrmStep, Workflow, arms, walk
 from compiler.yaml import Value, YamlPath, read_yaml
 
 MAX_INCLUDES = 10
@@ -268,16 +268,6 @@ def _differs(value: Any, default: Any) -> bool:
 
 # ---------------------------------------------------------------- what later versions execute
 
-_NOW_MESSAGE = "what works now: email, notify, task, crm, webhook"
-_NOW_BRANCH = "what works now: if, switch, split, wait_for, goto"
-_NOW_ENTRY = "what works now: a trigger with event, audience or from"
-
-LATER_STEPS: dict[str, str] = {
-    "choose": _NOW_BRANCH,
-    "sms": _NOW_MESSAGE, "push": _NOW_MESSAGE, "channel": _NOW_MESSAGE,
-}  # fmt: skip
-"""Kind of step that this version reads and does not execute yet -> what works instead."""
-
 LATER_KEYS: dict[YamlPath, str] = {}
 """Key that this version reads and does not execute yet -> what works instead."""
 
@@ -300,15 +290,8 @@ def unsupported(document: Document) -> list[Problem]:
             refuse(f"{section}.{key}", (section, key), hint)
     for (_, step), path in zip(walk(document.workflow.steps), step_paths(document.workflow.steps), strict=True):
         value, _ = document.source.nearest(path)
-        for kind in STEP_KINDS:
-            if kind not in value.data:
-                continue
-            if kind in LATER_STEPS:
-                refuse(kind, (*path, kind), LATER_STEPS[kind])
-            elif kind == "email" and isinstance(value.data[kind].data, dict):
-                refuse("choose", (*path, kind), "what works now: `email: <template>`")
-            elif isinstance(step, CrmStep) and step.crm.object != "contact":
-                refuse(f"crm.object: {step.crm.object}", (*path, "crm", "object"), "what works now: object: contact")
+        if isinstance(step, CrmStep) and step.crm.object != "contact":
+            refuse(f"crm.object: {step.crm.object}", (*path, "crm", "object"), "what works now: object: contact")
         for option, hint in LATER_OPTIONS.items():
             if option in value.data and not arms(step):
                 refuse(option, (*path, option), hint)

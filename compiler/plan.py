@@ -24,8 +24,8 @@ MODEL_ROWS = "tick_rows"
 ASKED = "asked"
 """Verdict of a candidate that an `enroll` step made and no tick considered yet."""
 
-Kind = Literal["email", "notify", "task", "crm", "webhook", "tag", "untag", "set", "score", "campaign", "emit",
-               "enroll", "unenroll", "split"]  # fmt: skip
+Kind = Literal["email", "sms", "push", "notify", "task", "crm", "webhook", "tag", "untag", "set", "score", "campaign",
+               "emit", "enroll", "unenroll", "split"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ class Plan:
         stages: the layers.
         moves: over the last stage: enrollment_id, contact_id, key, position, logical_at, due_at, steps, exit, moved,
             ordinal, due, and the JSON `arms`, `visits`, NULL where the workflow keeps none.
-        refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for; None if none is.
+        refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for, and the channel it
+            is about; None if none is.
         contact_columns, properties, events: what the tick's shared tables must carry for this plan.
         jumps_back: some step leads to one before it; `moves` says in `back` who goes on there in the same tick.
         waits_by_zone: some step waits in calendar days on the contact's wall clock.

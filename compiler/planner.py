@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from compiler import frames
-from compiler.actions import Routing, Texts, action_row, message_texts, split_row
+from compiler.actions import Routing, Texts, action_rows, message_texts, split_row
 from compiler.advance import BACK, Layers, StepParts, Timing, columns_read
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
@@ -20,13 +20,14 @@ from compiler.functions import arm_column, campaign_column, enrolled_columns, po
 from compiler.graph import Flow, FlowNode, YamlPath, counted_steps, flow
 from compiler.kept import kept, kept_object
 from compiler.lookup import frame, seconds, tick_at
-from compiler.messages import HELD, SENT_BEFORE, counts, held_out, over_cap, quiet, sent_before
+from compiler.messages import HELD, SENT_BEFORE, channels_of, counts, held_out, over_cap, quiet, sent_before
 from compiler.plan import SCOPE, SCOPE_COLUMNS, Action, Plan, Stage
 from compiler.workflow import (
     ActionStep,
     AudienceTrigger,
     BranchStep,
     CampaignStep,
+    ChooseStep,
     CrmStep,
     Duration,
     EmitStep,
@@ -51,7 +52,10 @@ from compiler.workflow import (
 )
 
 DEFAULT_GRACE = Duration("1h")
-MESSAGE_COLUMNS = ("m_email", "m_phone", "m_bounced", "m_unsubscribed", "m_groups")
+MESSAGE_COLUMNS = ("m_email", "m_phone", "m_push", *(
+    f"m_{name}{frames.channel_suffix(channel)}"
+    for channel in frames.CHANNELS for name in ("bounced", "unsubscribed", "groups")
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ class _Planner:
         self._compile_exits()
         for node in self.graph.nodes:
             self._parts(node)
-            self.routing.resolve(node)
+            channels = channels_of(node.step) if isinstance(node.step, ActionStep) else ()
+            for channel in channels or (None,):
+                self.routing.resolve(node, channel)
         self._compile_require()
 
     def plan(self) -> Plan:
@@ -222,6 +228,9 @@ class _Planner:
     def _parts(self, node: FlowNode) -> StepParts:
         step, path = node.step, node.path
         match step:
+            case ChooseStep():
+                self._check_arms(node, step)
+                return StepParts()
             case BranchStep():
                 return StepParts(test=self._compile((*path, "if"), step.if_))
             case SwitchStep():
@@ -296,6 +305,12 @@ class _Planner:
             case _:
                 pass
 
+    def _check_arms(self, node: FlowNode, step: ChooseStep) -> None:
+        for name in step.choose.from_:
+            if name not in step.arms:
+                self.compiling.problem("E208", f"choose: no arm '{name}'", (*node.path, "choose", "from"),
+                                       nearest(name, step.arms))  # fmt: skip
+
     def _check_workflow(self, node: FlowNode, name: str) -> None:
         known = self.catalog.workflows
         if name not in known:
@@ -315,7 +330,7 @@ class _Planner:
 
     def _texts(self) -> dict[str, Texts]:
         return {
-            node.id: message_texts(node.step, self.catalog)
+            node.id: message_texts(node.step, node.id, self.catalog)
             for node in self.graph.nodes
             if isinstance(node.step, ActionStep)
         }
@@ -383,18 +398,22 @@ class _Planner:
 
     def _compile_require(self) -> None:
         require = self.policy.require
-        by_channel = {"email": require} if isinstance(require, str) else {str(k): v for k, v in (require or {}).items()}
-        if "email" in by_channel and any(node.kind == "email" for node in self.graph.nodes):
-            path = ("policy", "require") if isinstance(require, str) else ("policy", "require", "email")
-            condition = self._compile(
-                path, by_channel["email"], replace(self.scope, entry=None, enrollment=False, goals=())
-            )
-            if condition is not None:
-                self.compiled.require["email"] = condition
+        used = {c for node in self.graph.nodes if isinstance(node.step, ActionStep) for c in channels_of(node.step)}
+        scope = replace(self.scope, entry=None, enrollment=False, goals=())
+        if isinstance(require, str):
+            condition = self._compile(("policy", "require"), require, scope) if used else None
+            self.compiled.require = dict.fromkeys(sorted(used), condition) if condition is not None else {}
+            return
+        for channel, text in (require or {}).items():
+            if channel in used:
+                condition = self._compile(("policy", "require", channel), text, scope)
+                if condition is not None:
+                    self.compiled.require[channel] = condition
 
     def _add_checks(self) -> None:
         """Give each message step what it is checked against: consent, subscription group, what holds it back."""
-        require, texts, zone = self.compiled.require.get("email"), self._texts(), self._timing().zone
+        require = {channel: condition.tree for channel, condition in self.compiled.require.items()}
+        texts, zone = self._texts(), self._timing().zone
         for node in self.graph.nodes:
             if isinstance(node.step, MessageStep):
                 silent = quiet(node.step, self.policy, zone)
@@ -406,20 +425,26 @@ class _Planner:
                 if out is not None:
                     holding.append((out, "skipped(holdout)"))
                 self.compiled.parts[node.id] = replace(
-                    self.compiled.parts[node.id], require=require.tree if require is not None else None,
+                    self.compiled.parts[node.id], require=require,
                     group=texts[node.id].group, holding=tuple(holding), counted=self._counts(node),
                 )  # fmt: skip
 
     def _refusing(self) -> exp.Select | None:
-        condition = self.compiled.require.get("email")
-        if condition is None:
+        selects = [self._refusing_on(channel, condition) for channel, condition in self.compiled.require.items()]
+        if not selects:
             return None
+        united = exp.union(*selects, distinct=False) if len(selects) > 1 else selects[0]
+        alias = exp.TableAlias(this=exp.to_identifier("r"))
+        return exp.select("r.*").from_(exp.Subquery(this=united, alias=alias)) if len(selects) > 1 else selects[0]
+
+    def _refusing_on(self, channel: str, condition: Condition) -> exp.Select:
         columns = [exp.column(f"c_{name}", table="c", quoted=True) for name in sorted(condition.contact_columns)]
         base = exp.select("c.contact_id", *columns, self._tz().as_("tz")).from_(f"{frames.CONTACTS} AS c")
         built = frames.build(base, Needs().add(condition), row_id="contact_id", events=exp.to_table(frames.EVENTS),
                              trigger=False)  # fmt: skip
         given = exp.Coalesce(this=condition.tree.copy(), expressions=[exp.false()])
-        return exp.select(frame("contact_id")).from_(built.subquery("f")).where(exp.Not(this=given))
+        selected = exp.select(frame("contact_id"), exp.Literal.string(channel).as_("channel"))
+        return selected.from_(built.subquery("f")).where(exp.Not(this=given))
 
     def _tracked(self) -> frozenset[str]:
         named = {step for condition in [*self._everything()] for step in condition.since_steps}
@@ -479,8 +504,8 @@ class _Planner:
             if isinstance(node.step, SplitStep):
                 actions.setdefault(stage, []).append(split_row(node, self.compiled.parts[node.id], stage))
             if isinstance(node.step, ActionStep):
-                made = action_row(node, self.compiled.parts[node.id], stage, self.routing, texts[node.id])
-                actions.setdefault(stage, []).append(made)
+                rows = action_rows(node, self.compiled.parts[node.id], stage, self.routing, texts=texts[node.id])
+                actions.setdefault(stage, []).extend(rows)
         readers: dict[str, list[exp.Expr]] = {name: [action.rows for action in made] for name, made in actions.items()}
         readers.setdefault(layers.last_stage, []).append(moves)
         layered = layers.stages(readers)

@@ -16,8 +16,8 @@ ProblemMaker = Callable[[str, str, YamlPath, str], Problem]
 """(code, message, path in penstock.yaml, hint) -> a problem at its place."""
 
 _REFERENCE = re.compile(r"\b(?:ref|source)\(([^()]*)\)")
-_CONTACT_COLUMNS = ("id", "email", "phone", "timezone", "updated_at", "unsubscribed", "bounced", "unsubscribed_groups",
-                    "tags")  # fmt: skip
+_CONTACT_COLUMNS = ("id", "email", "phone", "push_token", "timezone", "updated_at", "unsubscribed", "bounced",
+                    "unsubscribed_groups", "tags")  # fmt: skip
 _EVENT_COLUMNS = ("id", "contact", "name", "at", "loaded_at", "data")
 _NEVER_LATE = "event_time"
 

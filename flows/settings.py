@@ -37,6 +37,7 @@ class ContactSettings(Model):
     id: str
     email: str | None = None
     phone: str | None = None
+    push_token: str | None = None
     timezone: str | None = None
     updated_at: str | None = None
     unsubscribed: str | None = None

@@ -130,7 +130,7 @@ _KINDS = "SELECT outcome, count(*) AS n FROM tick_actions WHERE kind <> 'split' 
 _JOURNAL = """
     INSERT INTO journal
     SELECT $tick, d.seq, $tick_at, $workflow, $version, d.enrollment_id, d.contact_id, d.key, d.step, d.kind,
-        CASE WHEN d.kind <> 'split' THEN d.step_kind || ':' || d.what END,
+        CASE WHEN d.kind <> 'split' THEN coalesce(d.payload ->> '$.step.key', d.step_kind) || ':' || d.what END,
         CASE WHEN d.kind = 'split' THEN d.what ELSE d.outcome END, d.due, d.action_id, NULL,
         CASE WHEN d.step_kind IN ('set', 'score', 'campaign', 'emit', 'enroll') THEN d.payload END
     FROM tick_decisions AS d

@@ -312,13 +312,16 @@ class _Tick:
         if not stage.actions:
             return []
         counts = exp.select(
-            *(exp.Count(this=exp.column(f"a{action.index}")).as_(f"a{action.index}") for action in stage.actions)
+            *(
+                exp.Count(this=exp.column(f"a{index}")).as_(f"a{index}")
+                for index in dict.fromkeys(action.index for action in stage.actions)
+            )
         ).from_(stage.name)
         text = self.work.texts.text(
             ("reached", plan.workflow, str(plan.version), stage.name), counts, self.work.warehouse
         )
         row = self.work.warehouse.rows(text)[0]
-        return [action.index for action in stage.actions if row[f"a{action.index}"]]
+        return [index for index in dict.fromkeys(a.index for a in stage.actions) if row[f"a{index}"]]
 
 
 def share_contacts(work: Work, entries: datetime | None) -> None:

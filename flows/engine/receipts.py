@@ -54,8 +54,8 @@ _UPDATE = """
 _JOURNAL = """
     INSERT INTO journal
     SELECT $tick, $seq + row_number() OVER (ORDER BY r.place), $now, r.workflow, r.version, r.enrollment_id,
-        r.contact_id, r.key, r.step, 'delivery', r.kind || ':' || r.what, r.word, r.due, r.action_id, NULL,
-        CAST(r.details AS JSON)
+        r.contact_id, r.key, r.step, 'delivery', coalesce(r.payload ->> '$.step.key', r.kind) || ':' || r.what, r.word,
+        r.due, r.action_id, NULL, CAST(r.details AS JSON)
     FROM receipts_valid AS r WHERE r.word <> ''
 """
 _ATTEMPTS = """

@@ -65,7 +65,7 @@ def _by_consent(work: Work, plan: Plan, found: dict[str, str]) -> None:
     if plan.refusing is None:
         return
     work.make("tick_refusing", plan.refusing, plan.workflow, str(plan.version))
-    for row in work.rows(_REFUSED, workflow=plan.workflow, version=plan.version, messages=list(MESSAGES)):
+    for row in work.rows(_REFUSED, workflow=plan.workflow, version=plan.version):
         found.setdefault(row["action_id"], "no_consent")
 
 
@@ -105,17 +105,23 @@ _LEAVING = """
 """
 _REFUSED = """
     SELECT c.action_id FROM tick_claimed AS c JOIN tick_refusing AS r ON r.contact_id = c.contact_id
-    WHERE c.workflow = $workflow AND c.version = $version AND list_contains($messages, c.kind)
+    WHERE c.workflow = $workflow AND c.version = $version AND r.channel = c.kind
 """
 _EXITED = "SELECT action_id, exit FROM tick_claimed WHERE list_contains($reasons, exit)"
 _FORBIDDEN = """
     SELECT f.action_id, f.reason FROM (
         SELECT k.action_id,
             CASE
-                WHEN c.m_bounced THEN 'bounced'
-                WHEN trim(coalesce(c.m_email, '')) = '' THEN 'no_address'
-                WHEN NOT k.transactional AND c.m_unsubscribed THEN 'unsubscribed'
-                WHEN NOT k.transactional AND list_contains(c.m_groups, k.message_group) THEN 'unsubscribed_group'
+                WHEN CASE k.kind WHEN 'sms' THEN c.m_bounced_sms WHEN 'push' THEN c.m_bounced_push ELSE c.m_bounced END
+                    THEN 'bounced'
+                WHEN trim(coalesce(
+                    CASE k.kind WHEN 'sms' THEN c.m_phone WHEN 'push' THEN c.m_push ELSE c.m_email END, ''
+                )) = '' THEN 'no_address'
+                WHEN k.transactional THEN NULL
+                WHEN CASE k.kind WHEN 'sms' THEN c.m_unsubscribed_sms WHEN 'push' THEN c.m_unsubscribed_push
+                    ELSE c.m_unsubscribed END THEN 'unsubscribed'
+                WHEN list_contains(CASE k.kind WHEN 'sms' THEN c.m_groups_sms WHEN 'push' THEN c.m_groups_push
+                    ELSE c.m_groups END, k.message_group) THEN 'unsubscribed_group'
             END AS reason
         FROM tick_claimed AS k LEFT JOIN tick_contacts AS c ON c.contact_id = k.contact_id
         WHERE list_contains($messages, k.kind)

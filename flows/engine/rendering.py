@@ -33,6 +33,8 @@ def renderer(templates: Mapping[str, Template]) -> Render:
         match intent.kind:
             case "email":
                 return _email(intent, templates, text(step.get("subject"), values))
+            case "sms" | "push":
+                return _short(intent, templates, text(step.get("subject"), values))
             case "notify":
                 return {"target": step.get("target"), "text": text(step.get("text"), values) or ""}
             case "task":
@@ -61,6 +63,13 @@ def _email(intent: Intent, templates: Mapping[str, Template], subject: str | Non
         "to": intent.address, "from": message.sender, "reply_to": message.reply_to, "subject": message.subject,
         "html": message.html, "text": message.text,
     }  # fmt: skip
+
+
+def _short(intent: Intent, templates: Mapping[str, Template], subject: str | None) -> Mapping[str, Any]:
+    """A text message, or with a title a push notification."""
+    message = _email(intent, templates, subject)
+    title = {"title": message["subject"]} if intent.kind == "push" else {}
+    return {"to": intent.address, **title, "text": message["text"]}
 
 
 def _due(intent: Intent, after: str | None) -> str | None:

@@ -26,7 +26,7 @@ from flows.engine.clock import VirtualClock
 from flows.engine.deployment import BEGINNING, Deployed, Deployment
 from flows.engine.dispatcher import Delivery, deliver
 from flows.engine.evaluator import Evaluator, TickReport
-from flows.engine.intents import Intent
+from flows.engine.intents import MESSAGES, Intent
 from flows.engine.log import log_rows
 from flows.engine.recheck import rechecker
 from flows.engine.simulation import Case, Published
@@ -147,7 +147,7 @@ class Simulation:
         yield self.warehouse
 
     def _render(self, intent: Intent) -> Mapping[str, Any]:
-        template = self._templates.get(intent.what) if intent.kind == "email" else None
+        template = self._templates.get(intent.what) if intent.kind in MESSAGES else None
         if template is None:
             return {"to": intent.address, "subject": intent.what, "text": intent.what}
         message = render(template, intent.payload, subject=intent.what)
@@ -258,6 +258,7 @@ class _Tables:
             self._relation(CONTACTS), id="id", email="email", timezone="timezone", unsubscribed="unsubscribed",
             bounced="bounced", unsubscribed_groups="unsubscribed_groups", tags="tags",
             phone="phone" if "phone" in self.columns else None,
+            push_token="push_token" if "push_token" in self.columns else None,
             fields={name: "other" if kind in ("array", "json") else kind for name, kind in fields.items()},
         )  # fmt: skip
         events = EventModel(self._relation(EVENTS), "event_id", "contact_id", "name", "event_time", "loaded_at", "data")

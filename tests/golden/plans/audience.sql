@@ -19,9 +19,16 @@ FROM (
       COALESCE(z.name, 'UTC') AS tz,
       m."email_address" AS m_email,
       CAST(NULL AS TEXT) AS m_phone,
+      CAST(NULL AS TEXT) AS m_push,
       COALESCE(sc.bounced, FALSE) OR COALESCE(sa.bounced, FALSE) AS m_bounced,
       COALESCE(sc.unsubscribed, FALSE) OR COALESCE(sa.unsubscribed, FALSE) AS m_unsubscribed,
-      LIST_CONCAT(COALESCE(sc.groups, CAST([] AS TEXT[])), COALESCE(sa.groups, CAST([] AS TEXT[]))) AS m_groups
+      LIST_CONCAT(COALESCE(sc.groups, CAST([] AS TEXT[])), COALESCE(sa.groups, CAST([] AS TEXT[]))) AS m_groups,
+      FALSE AS m_bounced_sms,
+      FALSE AS m_unsubscribed_sms,
+      CAST([] AS TEXT[]) AS m_groups_sms,
+      FALSE AS m_bounced_push,
+      FALSE AS m_unsubscribed_push,
+      CAST([] AS TEXT[]) AS m_groups_push
     FROM "shop"."people" AS m
     LEFT JOIN iana_zones AS z
       ON z.name = m."tz"
@@ -40,7 +47,11 @@ FROM (
           s.reason IN ('bounced', 'hard_bounce') AS is_bounce
         FROM penstock_dev.suppressions AS s
         WHERE
-          NOT s.contact_id IS NULL AND s.created_at <= CAST($tick_at AS TIMESTAMP)
+          NOT s.contact_id IS NULL
+          AND s.created_at <= CAST($tick_at AS TIMESTAMP)
+          AND (
+            s.channel IS NULL OR s.channel = 'email'
+          )
         QUALIFY
           ROW_NUMBER() OVER (
             PARTITION BY s.contact_id, s.channel, s.scope, s.reason IN ('bounced', 'hard_bounce')
@@ -68,7 +79,11 @@ FROM (
           s.reason IN ('bounced', 'hard_bounce') AS is_bounce
         FROM penstock_dev.suppressions AS s
         WHERE
-          NOT s.address_hash IS NULL AND s.created_at <= CAST($tick_at AS TIMESTAMP)
+          NOT s.address_hash IS NULL
+          AND s.created_at <= CAST($tick_at AS TIMESTAMP)
+          AND (
+            s.channel IS NULL OR s.channel = 'email'
+          )
         QUALIFY
           ROW_NUMBER() OVER (
             PARTITION BY s.address_hash, s.channel, s.scope, s.reason IN ('bounced', 'hard_bounce')
