@@ -1,0 +1,1 @@
+"""A second, independent implementation of the workflow language, and random cases on which both must agree."""

@@ -1,0 +1,66 @@
+"""One walk of a contact through a workflow, and the actions it handed over for delivery."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tests.oracle.workflow import Node, Workflow
+
+
+@dataclass(eq=False)
+class Intent:
+    """One outward action that was decided."""
+
+    node: Node
+    due: datetime
+    decided: datetime
+    place: int
+    state: str = "open"  # then sent, skipped, failed
+    attempts: int = 0
+    not_before: datetime = datetime.min
+    sent_at: datetime | None = None
+
+
+@dataclass(eq=False)
+class Enrollment:
+    """`at` is the logical time L, `reached` the L with which it came to its present step."""
+
+    number: int
+    workflow: Workflow
+    contact: str
+    key: Any
+    entry: dict[str, Any]
+    entered: datetime
+    trigger: str | None
+    at: datetime
+    node: Node | None
+    reached: datetime = datetime.min
+    active: bool = True
+    reason: str = ""
+    places: int = 0
+    left_at: dict[str, datetime] = field(default_factory=dict)
+    intents: list[Intent] = field(default_factory=list)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jumps: dict[str, int] = field(default_factory=dict)
+
+    def place(self) -> int:
+        """The next place along the path, for the order of rows."""
+        self.places += 10
+        return self.places
+
+    def fact(self, step: str, name: str) -> Any:
+        """`steps.<id>.<name>`: of the latest visit."""
+        facts = self.facts.get(step, {})
+        intent = facts.get("intent")
+        if intent is not None:
+            return {"status": intent.state, "sent_at": intent.sent_at}[name]
+        return facts.get(name)
+
+    def label(self) -> str:
+        """The contact as the log writes it."""
+        return label(self.contact, self.key, self.workflow)
+
+
+def label(contact: str, key: Any, workflow: Workflow) -> str:
+    """`ann` or `ann[K1]`."""
+    return f"{contact}[{key}]" if "key" in workflow.entry else contact

@@ -1,0 +1,332 @@
+"""Walks the contacts of a case through its workflows, one at a time, and writes the log."""
+
+from datetime import datetime
+from typing import Any
+
+from tests.oracle.admission import Admission
+from tests.oracle.clock import elapsed, later, moment, next_local, opening, resolve, wall_time, zone_of
+from tests.oracle.conditions import Both, Unsupported
+from tests.oracle.delivery import Delivery
+from tests.oracle.enrollment import Enrollment, Intent
+from tests.oracle.evaluation import Evaluation, bucket, midnight, read_as
+from tests.oracle.log import EXITS, EXITS_AGAIN, STEPS, Log
+from tests.oracle.messages import Messages
+from tests.oracle.sql import parse
+from tests.oracle.workflow import ACTIONS, MESSAGES, OUTWARD, Workflow, expired
+from tests.oracle.world import World
+
+KNOWN = set("id title config contacts events models changes scores workflows publish destination templates".split())
+KNOWN |= {"ticks", "expect"}
+
+
+class Interpreter:
+    """One case.
+
+    Raises:
+        Unsupported: the case uses what the oracle does not know.
+    """
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        """Reads the workflows."""
+        if set(case) - KNOWN:
+            raise Unsupported(str(set(case) - KNOWN))
+        self.case, self.world = case, World(case)
+        self.config = case.get("config", {})
+        self.versions: dict[str, list[Workflow]] = {}
+        for document in case["workflows"]:
+            if not isinstance(document, dict):
+                raise Unsupported("a file name")
+            activated = moment(document["activated"]) if "activated" in document else datetime.min
+            self._add(Workflow(document, self.config, None, activated))
+        for row in sorted(case.get("publish", []), key=lambda row: moment(row["at"])):
+            if row.get("in_flight", "pin") != "pin" or row.get("redirect"):
+                raise Unsupported("migrate")
+            at = moment(row["at"])
+            known = self.versions.get(row["workflow"]["workflow"])
+            self._add(Workflow(row["workflow"], self.config, at, known[0].activation if known else at))
+        self.log = Log(prefixed=len(self.versions) > 1)
+        self.admission = Admission(self.world, self.log)
+        self.messages = Messages(self.world)
+        self.delivery = Delivery(self.world, self.log, self.messages, self.met)
+
+    def _add(self, workflow: Workflow) -> None:
+        self.versions.setdefault(workflow.name, []).append(workflow)
+
+    def run(self) -> list[str]:
+        """The log of all ticks."""
+        for tick in ticks(self.case["ticks"]):
+            self.tick(tick)
+        return self.log.rows()
+
+    def tick(self, tick: datetime) -> None:
+        """One tick, in the order of the language page §4."""
+        world = self.world
+        world.show(tick)
+        self.log.tick = tick
+        current = []
+        for versions in self.versions.values():
+            live = [each for each in versions if each.published is None or each.published <= tick]
+            current += live[-1:]
+        self._exits(EXITS)
+        for workflow in current:
+            self.admission.admit(workflow)
+        self._exits(EXITS_AGAIN)
+        self._advance()
+        self.delivery.deliver()
+
+    # -- goals and exits
+
+    def reading(self, enrollment: Enrollment) -> Evaluation:
+        """Conditions as this enrollment sees them."""
+        zone = enrollment.workflow.policy.get("default_timezone")
+        return Evaluation(self.world, enrollment.contact, zone, enrollment.entry, enrollment)
+
+    def met(self, enrollment: Enrollment, *, goals_only: bool = False) -> str | None:
+        """Why the enrollment has to leave, None if it has not."""
+        reading, workflow = self.reading(enrollment), enrollment.workflow
+        if any(reading.true(goal) for goal in workflow.goals):
+            return "goal"
+        if goals_only:
+            return None
+        if any(reading.true(each) for each in workflow.exits):
+            return "exit_when"
+        if workflow.document.get("exit_on_leave") and "audience" in workflow.trigger:
+            member = Evaluation(self.world, enrollment.contact, workflow.policy.get("default_timezone"))
+            if not member.true(parse(workflow.trigger["audience"])):
+                return "left_audience"
+        longest = workflow.duration("max_duration")
+        if longest is not None and self.world.tick - enrollment.entered > longest:
+            return "expired"
+        return None
+
+    def _exits(self, phase: int) -> None:
+        for enrollment in self.world.enrollments:
+            if enrollment.active and (reason := self.met(enrollment)):
+                self._leave(enrollment, reason, phase)
+
+    def _leave(self, enrollment: Enrollment, reason: str, phase: int, place: int = 0) -> None:
+        enrollment.active, enrollment.reason = False, reason
+        self.log.write(phase, enrollment, place, None, "-", f"exit {reason}")
+
+    # -- the walk
+
+    def _advance(self) -> None:
+        """Everybody as far as possible, by (priority desc, due, workflow, contact)."""
+        for enrollment in sorted((each for each in self.world.enrollments if each.active), key=self._turn):
+            while self._step(enrollment):
+                pass
+
+    def _turn(self, enrollment: Enrollment) -> tuple[Any, ...]:
+        priority = int(enrollment.workflow.policy.get("priority", 0))
+        return -priority, self._due(enrollment), enrollment.workflow.name, enrollment.contact, enrollment.number
+
+    def _due(self, enrollment: Enrollment) -> datetime:
+        """When its next step is due: the end of a wait, the event or the deadline of a wait_for, else its L."""
+        node = enrollment.node
+        if node is None or node.kind not in ("wait", "wait_until", "wait_for"):
+            return enrollment.at
+        if node.kind == "wait_for":
+            return min(each or datetime.max for each in self._awaited(enrollment))
+        return self._end(enrollment)
+
+    def _zone(self, enrollment: Enrollment) -> Any:
+        column = self.world.column(enrollment.contact, "timezone")
+        return zone_of([column, enrollment.workflow.policy.get("default_timezone")])
+
+    def _step(self, enrollment: Enrollment) -> bool:
+        """One step further; False when it holds or has left."""
+        node = enrollment.node
+        if node is None:
+            self._leave(enrollment, "completed", STEPS, enrollment.place())
+            return False
+        if node.kind in OUTWARD and (reason := self.met(enrollment)):
+            self._leave(enrollment, reason, STEPS, enrollment.place())
+            return False
+        if node.kind == "exit":
+            self._leave(enrollment, str(node.step["exit"]), STEPS, enrollment.place())
+            return False
+        passed: bool = getattr(self, f"_{'action' if node.kind in ACTIONS else node.kind}")(enrollment)
+        return passed
+
+    def _pass(self, enrollment: Enrollment, arm: str | None = None, at: datetime | None = None) -> bool:
+        node = enrollment.node
+        assert node is not None
+        if at is not None:
+            enrollment.at = at
+        enrollment.left_at[node.id] = enrollment.at
+        enrollment.node = node.arms[arm] if arm is not None else node.next
+        return True
+
+    def _end(self, enrollment: Enrollment) -> datetime:
+        """When a wait or wait_until ends; not after L where there is nothing to wait for."""
+        step, zone = enrollment.node.step if enrollment.node else {}, self._zone(enrollment)
+        if "wait" in step:
+            return later(enrollment.at, step["wait"], zone)
+        wanted = step["wait_until"]
+        if isinstance(wanted, dict):
+            return next_local(enrollment.at, wall_time(wanted["at"]), wanted.get("days"), zone)
+        value = self.reading(enrollment).value(parse(wanted))
+        at = read_as(value, datetime.min) if isinstance(value, str) else midnight(value) if value else None
+        return enrollment.at if at is None else max(at, enrollment.at)
+
+    def _wait(self, enrollment: Enrollment) -> bool:
+        end = self._end(enrollment)
+        return end <= self.world.tick and self._pass(enrollment, at=end)
+
+    def _wait_until(self, enrollment: Enrollment) -> bool:
+        end = self._end(enrollment)
+        return end <= max(self.world.tick, enrollment.at) and self._pass(enrollment, at=end)
+
+    def _window(self, enrollment: Enrollment) -> bool:
+        assert enrollment.node is not None
+        form, zone = enrollment.node.step["window"], self._zone(enrollment)
+        start, end = wall_time(form["from"]), wall_time(form["to"])
+        now = opening(self.world.tick, start, end, form.get("days"), zone)
+        if now is None:
+            return False
+        if opening(enrollment.at, start, end, form.get("days"), zone) == now:
+            return self._pass(enrollment)
+        return self._pass(enrollment, at=resolve(datetime.combine(now, start), zone))
+
+    def _awaited(self, enrollment: Enrollment) -> tuple[datetime | None, datetime | None]:
+        """When a wait_for is over: by the earliest matching event, by its deadline."""
+        node, reading = enrollment.node, self.reading(enrollment)
+        assert node is not None
+        since = node.step.get("since", "entry")
+        lower = {"entry": enrollment.entered, "step": enrollment.at}.get(since) or enrollment.left_at.get(since)
+        within = node.step.get("within")
+        deadline = later(enrollment.at, within, self._zone(enrollment)) if within else None
+        times = []
+        for call in alternatives(parse(node.step["wait_for"])):
+            if call.options or call.name != "did":
+                raise Unsupported(str(call))
+            times += [each.time for each in reading.events(call)]
+        matching = [each for each in times if lower is not None and lower <= each <= (deadline or datetime.max)]
+        return max(enrollment.at, min(matching)) if matching else None, deadline
+
+    def _wait_for(self, enrollment: Enrollment) -> bool:
+        match, deadline = self._awaited(enrollment)
+        if match is not None:
+            return self._pass(enrollment, "then", match)
+        lateness = enrollment.workflow.duration("allowed_lateness", "0s")
+        assert lateness is not None
+        if deadline is not None and self.world.tick >= deadline + lateness:
+            return self._pass(enrollment, "else", deadline)
+        return False
+
+    def _if(self, enrollment: Enrollment) -> bool:
+        assert enrollment.node is not None
+        held = self.reading(enrollment).true(parse(enrollment.node.step["if"]))
+        return self._pass(enrollment, "then" if held else "else")
+
+    def _switch(self, enrollment: Enrollment) -> bool:
+        assert enrollment.node is not None
+        reading = self.reading(enrollment)
+        for place, arm in enumerate(enrollment.node.step["switch"]):
+            if reading.true(parse(arm["if"])):
+                return self._pass(enrollment, str(place))
+        return self._pass(enrollment, "else")
+
+    def _split(self, enrollment: Enrollment) -> bool:
+        node = enrollment.node
+        assert node is not None
+        share = 100 * bucket(node.step.get("salt") or f"{enrollment.workflow.name}:{node.id}", enrollment.contact)
+        total, chosen = 0.0, list(node.step["split"])[-1]
+        for arm, weight in node.step["split"].items():
+            total += weight
+            if total > share:
+                chosen = arm
+                break
+        enrollment.facts[node.id] = {"arm": chosen}
+        self.log.write(STEPS, enrollment, enrollment.place(), enrollment.at, node.id, f"split={chosen}")
+        return self._pass(enrollment, chosen)
+
+    def _goto(self, enrollment: Enrollment) -> bool:
+        node = enrollment.node
+        assert node is not None
+        done = enrollment.jumps.get(node.id, 0)
+        if done >= int(node.step["max"]):
+            return self._pass(enrollment)
+        enrollment.jumps[node.id] = done + 1
+        self._pass(enrollment)
+        enrollment.node = enrollment.workflow.nodes[str(node.step["goto"])]
+        return True
+
+    # -- actions
+
+    def _action(self, enrollment: Enrollment) -> bool:
+        node, tick, due = enrollment.node, self.world.tick, enrollment.at
+        assert node is not None
+        skip = self._skip(enrollment)
+        if skip == "hold":
+            return False
+        place = enrollment.place()
+        if skip is not None:
+            enrollment.facts[node.id] = {"status": "skipped"}
+            self.log.write(STEPS, enrollment, place, due, node.id, f"{node.kind}:{node.what()} skipped({skip})")
+        elif node.kind in OUTWARD:
+            intent = Intent(node, due, tick, place)
+            enrollment.intents.append(intent)
+            enrollment.facts[node.id] = {"intent": intent}
+        else:
+            self._write(enrollment, place)
+        grace = enrollment.workflow.duration("grace", "1h")
+        assert grace is not None
+        return self._pass(enrollment, at=due if tick - due <= grace else tick)
+
+    def _skip(self, enrollment: Enrollment) -> str | None:
+        """Why the action is not done, `hold` for later, None to do it."""
+        node = enrollment.node
+        assert node is not None
+        if "if" in node.step and not self.reading(enrollment).true(parse(node.step["if"])):
+            return "condition"
+        if expired(node.step, self.world.tick, enrollment.at):
+            return "too_late"
+        if node.kind not in MESSAGES:
+            return None
+        return self.messages.suppressed(enrollment, node) or self.messages.scarce(enrollment, node)
+
+    def _write(self, enrollment: Enrollment, place: int) -> None:
+        node, world = enrollment.node, self.world
+        assert node is not None
+        if node.kind == "set":
+            reading = self.reading(enrollment)
+            values = {name: _constant(reading, value) for name, value in node.step["set"].items()}
+            for name, value in values.items():
+                world.fields[enrollment.contact, name] = value
+        else:
+            world.tags[enrollment.contact, node.what()] = node.kind == "tag"
+        self.log.write(STEPS, enrollment, place, enrollment.at, node.id, f"{node.kind}:{node.what()} ok")
+        enrollment.facts[node.id] = {"status": "ok"}
+
+
+def _constant(reading: Evaluation, value: Any) -> Any:
+    return reading.value(parse(value)) if isinstance(value, str) else value
+
+
+def alternatives(node: Any) -> list[Any]:
+    """The `did(…)` that an `or` joins."""
+    return alternatives(node.left) + alternatives(node.right) if isinstance(node, Both) else [node]
+
+
+def ticks(given: list[Any]) -> list[datetime]:
+    """The ticks of a case, in time order, each once."""
+    found: set[datetime] = set()
+    for each in given:
+        if isinstance(each, list):
+            at, end, step = moment(each[0]), moment(each[1]), elapsed(each[2])
+            while at <= end:
+                found.add(at)
+                at += step
+        else:
+            found.add(moment(each))
+    return sorted(found)
+
+
+def run(case: dict[str, Any]) -> list[str]:
+    """The log of a case.
+
+    Raises:
+        Unsupported: the case uses what the oracle does not know.
+    """
+    return Interpreter(case).run()

@@ -1,0 +1,102 @@
+"""What a case says, and what of it is visible at a tick."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tests.oracle.clock import moment
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event; `seen` is when the engine may see it."""
+
+    id: str
+    contact: str
+    name: str
+    time: datetime
+    properties: dict[str, Any]
+    loaded: datetime
+    seen: datetime
+
+    def column(self, name: str) -> Any:
+        """A property, or one of the event's own columns."""
+        own = {"event_id": self.id, "id": self.id, "name": self.name, "event_time": self.time}
+        return self.properties.get(name, own.get(name))
+
+
+def read_event(row: list[Any]) -> Event:
+    """An event of a simulation file."""
+    properties = dict(row[4]) if len(row) > 4 and row[4] else {}
+    time = moment(row[3])
+    loaded = moment(row[5]) if len(row) > 5 else time
+    visible = moment(row[6]) if len(row) > 6 else loaded
+    return Event(str(row[0]), str(row[1]), str(row[2]), time, properties, loaded, max(loaded, visible, time))
+
+
+@dataclass
+class World:
+    """The case's data, seen at `tick`, under the tags and fields that workflows wrote."""
+
+    case: dict[str, Any]
+    tick: datetime = datetime.min
+    contacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tags: dict[tuple[str, str], bool] = field(default_factory=dict)
+    fields: dict[tuple[str, str], Any] = field(default_factory=dict)
+    enrollments: list[Any] = field(default_factory=list)
+    all_events: list[Event] = field(default_factory=list)
+    seen_events: dict[str, list[Event]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Reads the events once."""
+        self.all_events = [read_event(row) for row in self.case.get("events", [])]
+
+    def show(self, tick: datetime) -> None:
+        """Moves to a tick."""
+        self.tick, self.contacts = tick, {}
+        for row in self.case["contacts"]:
+            self._put(str(row["id"]), row)
+        changes = sorted(self.case.get("changes", []), key=lambda row: moment(row["at"]))
+        for row in changes:
+            if moment(row["at"]) <= tick:
+                self._put(str(row["contact"]), row["set"])
+        self.seen_events = {}
+        taken: set[str] = set()
+        for event in sorted(self.all_events, key=lambda each: each.loaded):
+            if event.seen <= tick and event.id not in taken:
+                taken.add(event.id)
+                self.seen_events.setdefault(event.contact, []).append(event)
+
+    def _put(self, contact: str, columns: dict[str, Any]) -> None:
+        if contact not in self.contacts:
+            self.contacts[contact] = {"id": contact, "contact_id": contact, "email": f"{contact}@example.test"}
+        self.contacts[contact] |= {key: value for key, value in columns.items() if key != "id"}
+
+    def events(self, contact: str) -> list[Event]:
+        """The contact's visible events."""
+        return self.seen_events.get(contact, [])
+
+    def column(self, contact: str, name: str) -> Any:
+        """A column of the contact; a field that a workflow set wins."""
+        if (contact, name) in self.fields:
+            return self.fields[contact, name]
+        return self.contacts[contact].get(name)
+
+    def has_tag(self, contact: str, tag: str) -> bool:
+        """Whether the contact has a tag, by a workflow or by the model."""
+        written = self.tags.get((contact, tag))
+        return tag in (self.contacts[contact].get("tags") or []) if written is None else written
+
+    def score(self, contact: str, name: str) -> Any:
+        """The latest visible score."""
+        rows = [
+            (moment(row["at"]), row["value"])
+            for row in self.case.get("scores", [])
+            if str(row["contact"]) == contact and row["name"] == name and moment(row["at"]) <= self.tick
+        ]
+        return max(rows)[1] if rows else None
+
+    def rows(self, model: str) -> list[dict[str, Any]]:
+        """The visible rows of a model."""
+        given = self.case.get("models", {}).get(model, [])
+        return [row for row in given if moment(row["visible_at"]) <= self.tick]
