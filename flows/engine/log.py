@@ -50,7 +50,7 @@ def log_rows(
     """The log, oldest first; with `limit` the newest rows.
 
     Inside a tick: exits by goal, entries, exits of who entered, then each contact's steps along its path; a delivery
-    stands at the place of its step when it was final in the tick that decided it.
+    stands at the place of its step, also when a later tick makes it.
     """
     state = StateTables(schema)
     text = _LOG if limit is None else _LOG + " LIMIT $limit"
@@ -96,7 +96,7 @@ _LOG = """
         AND ($step IS NULL OR l.step = $step) AND ($since IS NULL OR l.executed_at >= $since)
     ORDER BY l.executed_at,
         CASE
-            WHEN l.kind = 'delivery' AND l.decided_at < l.executed_at OR l.kind = 'exit' AND l.outcome = 'error' THEN 4
+            WHEN l.kind = 'exit' AND l.outcome = 'error' THEN 4
             WHEN l.kind IN ('enter', 'rejected') THEN 1
             WHEN l.kind = 'exit' AND l.outcome IN (
                     'goal', 'exit_when', 'left_audience', 'expired', 'merged', 'step_removed'
@@ -106,5 +106,5 @@ _LOG = """
             ELSE 3
         END,
         l.workflow, l.contact_id, l.key,
-        CASE WHEN l.decided_at = l.executed_at THEN l.decided_seq ELSE l.seq END, l.seq
+        coalesce(l.decided_at, l.executed_at), coalesce(l.decided_seq, l.seq), l.seq
 """

@@ -80,6 +80,8 @@ def next_local(after: datetime, at: time, days: list[str] | None, zone: ZoneInfo
 def opening(value: datetime, start: time, end: time, days: list[str] | None, zone: ZoneInfo) -> date | None:
     """The day on which the window that holds an instant opened, None outside."""
     wall = local(value, zone)
+    if start == end:
+        return None
     if start < end:
         day = wall.date() if start <= wall.time() < end else None
     elif wall.time() >= start:

@@ -12,16 +12,17 @@ from tests.oracle.world import World
 
 PAUSES = (timedelta(minutes=5), timedelta(minutes=10))
 ENDED_BY_ITSELF = {"completed"}
+AT_THE_END = 10**6
 
 
 @dataclass
 class Delivery:
-    """One pass after each tick; `met` asks for goals."""
+    """One pass after each tick; `met` asks for goals and exits."""
 
     world: World
     log: Log
     messages: Messages
-    met: Callable[..., str | None]
+    met: Callable[[Enrollment], str | None]
 
     def deliver(self) -> None:
         """Claims whatever may be claimed, in the order of each enrollment."""
@@ -54,14 +55,14 @@ class Delivery:
             self._row(enrollment, intent, f"failed({code})")
             if intent.node.step.get("on_error") == "exit" and enrollment.active:
                 enrollment.active, enrollment.reason = False, "error"
-                self.log.write(STEPS, enrollment, intent.place + 1, None, "-", "exit error")
+                self.log.write(STEPS, enrollment, AT_THE_END, None, "-", "exit error")
 
     def _withdrawn(self, enrollment: Enrollment, intent: Intent) -> str | None:
         """Goals, other exits, expiry and suppression, as they are now."""
         if not enrollment.active and enrollment.reason not in ENDED_BY_ITSELF | own_exits(enrollment):
             return enrollment.reason
-        if self.met(enrollment, goals_only=True):
-            return "goal"
+        if reason := self.met(enrollment):
+            return reason
         if expired(intent.node.step, self.world.tick, intent.due):
             return "too_late"
         return self.messages.suppressed(enrollment, intent.node) if intent.node.kind in MESSAGES else None

@@ -40,7 +40,7 @@ class Enrollment:
     places: int = 0
     left_at: dict[str, datetime] = field(default_factory=dict)
     intents: list[Intent] = field(default_factory=list)
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    facts: dict[str, list[tuple[datetime, dict[str, Any]]]] = field(default_factory=dict)
     jumps: dict[str, int] = field(default_factory=dict)
 
     def place(self) -> int:
@@ -48,9 +48,14 @@ class Enrollment:
         self.places += 10
         return self.places
 
-    def fact(self, step: str, name: str) -> Any:
-        """`steps.<id>.<name>`: of the latest visit."""
-        facts = self.facts.get(step, {})
+    def learn(self, step: str, tick: datetime, facts: dict[str, Any]) -> None:
+        """Keeps what became of a visit."""
+        self.facts.setdefault(step, []).append((tick, facts))
+
+    def fact(self, step: str, name: str, tick: datetime) -> Any:
+        """`steps.<id>.<name>` of the latest visit that an earlier tick decided."""
+        earlier = [facts for decided, facts in self.facts.get(step, []) if decided < tick]
+        facts = earlier[-1] if earlier else {}
         intent = facts.get("intent")
         if intent is not None:
             return {"status": intent.state, "sent_at": intent.sent_at}[name]

@@ -138,7 +138,7 @@ class Evaluation:
         if path[0] == "event" and self.event is not None:
             return self.event.column(path[1])
         if path[0] == "steps" and self.enrollment is not None:
-            return self.enrollment.fact(path[1], path[2])
+            return self.enrollment.fact(path[1], path[2], self.world.tick)
         raise Unsupported(".".join(path))
 
     def _call(self, call: Call) -> Any:
@@ -178,7 +178,7 @@ class Evaluation:
             case "coalesce":
                 return next((v for v in map(self.value, call.arguments) if v is not None), None)
             case "failed":
-                return self.enrollment.fact(words[0], "status") == "failed"
+                return self.enrollment.fact(words[0], "status", world.tick) == "failed"
             case "in_workflow" | "was_in_workflow" | "position_in":
                 return self._workflow(name, words[0])
         raise Unsupported(name)

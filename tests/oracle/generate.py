@@ -12,7 +12,10 @@ from tests.oracle.random_steps import Steps
 
 # Grows as constructs come to be executed; taking one out makes the cases without it.
 EXECUTED = frozenset(
-    "event audience from wait wait_for if tag untag set email notify task crm webhook exit goals exit_when quiet_hours cap".split()
+    [
+        *("event", "audience", "from", "goals", "exit_when", "quiet_hours", "cap"),
+        *("wait", "wait_for", "if", "exit", "tag", "untag", "set", "email", "notify", "task", "crm", "webhook"),
+    ]
 )
 STARTS = ["2025-03-29T06:00", "2025-10-25T06:00", "2025-11-01T12:00", "2025-03-08T15:00", "2025-06-02T08:00"]
 ZONES = ["Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC", None, None, "Mars/Base", ""]
@@ -83,7 +86,11 @@ class Generator:
             config["quiet_hours"] = {"from": start, "to": end}
         if "cap" in self.executed and self.random.random() < 0.4:
             per = self.random.choice(["1h", "24h", "1d"])
-            config["cap"] = {"max": self.random.randint(1, 2), "per": per, "on_cap": self.random.choice(["skip", "defer"])}
+            config["cap"] = {
+                "max": self.random.randint(1, 2),
+                "per": per,
+                "on_cap": self.random.choice(["skip", "defer"]),
+            }
         if "holdout" in self.executed and self.random.random() < 0.2:
             config["holdout"] = {"percent": self.random.choice([30, 50]), "salt": self.random.choice(["h1", "h2"])}
         return config
@@ -167,7 +174,9 @@ class Generator:
         return found
 
     def _workflow(self, name: str) -> dict[str, Any]:
-        kind = self.random.choice([each for each in ("event", "event", "event", "audience", "from") if each in self.executed])
+        kind = self.random.choice(
+            [each for each in ("event", "event", "event", "audience", "from") if each in self.executed]
+        )
         conditions = Conditions(self.random, has_entry=kind != "audience")
         document: dict[str, Any] = {"version": 1, "workflow": name, "trigger": self._trigger(kind, conditions)}
         if kind == "event" and self.random.random() < 0.25:

@@ -81,13 +81,11 @@ class Interpreter:
         zone = enrollment.workflow.policy.get("default_timezone")
         return Evaluation(self.world, enrollment.contact, zone, enrollment.entry, enrollment)
 
-    def met(self, enrollment: Enrollment, *, goals_only: bool = False) -> str | None:
+    def met(self, enrollment: Enrollment) -> str | None:
         """Why the enrollment has to leave, None if it has not."""
         reading, workflow = self.reading(enrollment), enrollment.workflow
         if any(reading.true(goal) for goal in workflow.goals):
             return "goal"
-        if goals_only:
-            return None
         if any(reading.true(each) for each in workflow.exits):
             return "exit_when"
         if workflow.document.get("exit_on_leave") and "audience" in workflow.trigger:
@@ -237,7 +235,7 @@ class Interpreter:
             if total > share:
                 chosen = arm
                 break
-        enrollment.facts[node.id] = {"arm": chosen}
+        enrollment.learn(node.id, self.world.tick, {"arm": chosen})
         self.log.write(STEPS, enrollment, enrollment.place(), enrollment.at, node.id, f"split={chosen}")
         return self._pass(enrollment, chosen)
 
@@ -262,12 +260,12 @@ class Interpreter:
             return False
         place = enrollment.place()
         if skip is not None:
-            enrollment.facts[node.id] = {"status": "skipped"}
+            enrollment.learn(node.id, tick, {"status": "skipped"})
             self.log.write(STEPS, enrollment, place, due, node.id, f"{node.kind}:{node.what()} skipped({skip})")
         elif node.kind in OUTWARD:
             intent = Intent(node, due, tick, place)
             enrollment.intents.append(intent)
-            enrollment.facts[node.id] = {"intent": intent}
+            enrollment.learn(node.id, tick, {"intent": intent})
         else:
             self._write(enrollment, place)
         grace = enrollment.workflow.duration("grace", "1h")
@@ -297,7 +295,7 @@ class Interpreter:
         else:
             world.tags[enrollment.contact, node.what()] = node.kind == "tag"
         self.log.write(STEPS, enrollment, place, enrollment.at, node.id, f"{node.kind}:{node.what()} ok")
-        enrollment.facts[node.id] = {"status": "ok"}
+        enrollment.learn(node.id, world.tick, {"status": "ok"})
 
 
 def _constant(reading: Evaluation, value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Random conditions over the columns and events of random cases."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -27,20 +28,21 @@ class Conditions:
             return Both(word, self.condition(depth - 1), self.condition(depth - 1))
         if depth and luck < 0.42:
             return Not(self.condition(depth - 1))
-        kinds = [self.column, self.column, self.tag, self.happened, self.happened, self.count, self.days, self.where]
+        kinds: list[Callable[[], Any]] = [self.column, self.column, self.tag, self.happened, self.happened]
+        kinds += [self.count, self.days, self.where]
         if self.mailed:
             kinds.append(self.state)
         return self.random.choice(kinds)()
 
     def audience(self) -> Any:
         """A condition about the contact alone."""
-        kinds = [self.column, self.column, lambda: self.happened(enrolled=False), lambda: self.days()]
+        kinds: list[Callable[[], Any]] = [self.column, self.column, self.days, lambda: self.happened(enrolled=False)]
         node = self.random.choice(kinds)()
         return Not(node) if self.random.random() < 0.3 else node
 
     def goal(self) -> Any:
         """A goal: rarely true at once."""
-        kinds = [lambda: self.happened(["y", "visit"]), self.tag, self.column]
+        kinds: list[Callable[[], Any]] = [lambda: self.happened(["y", "visit"]), self.tag, self.column]
         return self.random.choice(kinds[:2] * 2 + kinds)()
 
     def where(self) -> Any:

@@ -103,7 +103,7 @@ class Steps:
 
     def _action(self, kind: str, _: int) -> dict[str, Any]:
         number, tag = self.count, self.random.choice(["t1", "t2", "t3"])
-        step: dict[str, Any] = {
+        forms: dict[str, dict[str, Any]] = {
             "email": {"email": f"m{number}"},
             "notify": {"notify": "sales", "text": "hello"},
             "task": {"task": {"title": f"call {number}"}},
@@ -112,7 +112,8 @@ class Steps:
             "tag": {"tag": tag},
             "untag": {"untag": tag},
             "set": {"set": self.random.choice([{"plan": "'pro'"}, {"n": "contact.n + 1"}, {"n": 2, "plan": "null"}])},
-        }[kind]
+        }
+        step = forms[kind]
         if self.random.random() < 0.2:
             step["if"] = text(self.conditions.condition(1))
         if self.random.random() < 0.15:

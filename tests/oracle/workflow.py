@@ -8,9 +8,7 @@ from tests.oracle.clock import elapsed
 from tests.oracle.conditions import Unsupported
 from tests.oracle.sql import parse
 
-KINDS = (
-    "wait_until wait_for wait window if switch split email notify task crm webhook tag untag set goto exit".split()
-)
+KINDS = "wait_until wait_for wait window if switch split email notify task crm webhook tag untag set goto exit".split()
 MESSAGES = {"email"}
 OUTWARD = {"email", "notify", "task", "crm", "webhook"}
 ACTIONS = OUTWARD | {"tag", "untag", "set"}
