@@ -41,6 +41,7 @@ class Enrollment:
     left_at: dict[str, datetime] = field(default_factory=dict)
     intents: list[Intent] = field(default_factory=list)
     facts: dict[str, list[tuple[datetime, dict[str, Any]]]] = field(default_factory=dict)
+    arms: dict[str, str] = field(default_factory=dict)
     jumps: dict[str, int] = field(default_factory=dict)
 
     def place(self) -> int:
@@ -54,6 +55,8 @@ class Enrollment:
 
     def fact(self, step: str, name: str, tick: datetime) -> Any:
         """`steps.<id>.<name>` of the latest visit that an earlier tick decided."""
+        if name == "arm":
+            return self.arms.get(step)
         earlier = [facts for decided, facts in self.facts.get(step, []) if decided < tick]
         facts = earlier[-1] if earlier else {}
         intent = facts.get("intent")

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from hashlib import md5
 from typing import Any
 
-from tests.oracle.clock import elapsed, local, zone_of
+from tests.oracle.clock import elapsed, local, moment, zone_of
 from tests.oracle.conditions import Both, Call, Case, Compare, In, IsNull, Math, Name, Not, Unsupported, Value
 from tests.oracle.world import Event, World
 
@@ -65,7 +65,7 @@ def read_as(value: str, other: Any) -> Any:
         if isinstance(other, bool):
             return {"true": True, "false": False}.get(value.lower())
         if isinstance(other, datetime):
-            return datetime.fromisoformat(value.replace("Z", ""))
+            return moment(value)
         if isinstance(other, date):
             return date.fromisoformat(value)
         return float(value)
@@ -108,7 +108,9 @@ class Evaluation:
                 found = [self._compare("=", self.value(inner), self.value(each)) for each in among]
                 return True if True in found else None if None in found else False
             case Math(word, left, right):
-                values = (self.value(left), self.value(right))
+                values = [self.value(left), self.value(right)]
+                if isinstance(values[1], timedelta) and isinstance(values[0], str):
+                    values[0] = read_as(values[0], self.world.tick)
                 return None if None in values else MATH[word](*values)
             case Case(arms, otherwise):
                 for test, value in arms:

@@ -14,7 +14,23 @@ from tests.oracle.random_steps import Steps
 EXECUTED = frozenset(
     [
         *("event", "audience", "from", "goals", "exit_when", "quiet_hours", "cap"),
-        *("wait", "wait_for", "if", "exit", "tag", "untag", "set", "email", "notify", "task", "crm", "webhook"),
+        *(
+            "wait",
+            "wait_for",
+            "if",
+            "exit",
+            "switch",
+            "split",
+            "wait_until",
+            "tag",
+            "untag",
+            "set",
+            "email",
+            "notify",
+            "task",
+            "crm",
+            "webhook",
+        ),
     ]
 )
 STARTS = ["2025-03-29T06:00", "2025-10-25T06:00", "2025-11-01T12:00", "2025-03-08T15:00", "2025-06-02T08:00"]

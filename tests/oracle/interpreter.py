@@ -235,7 +235,7 @@ class Interpreter:
             if total > share:
                 chosen = arm
                 break
-        enrollment.learn(node.id, self.world.tick, {"arm": chosen})
+        enrollment.arms[node.id] = chosen
         self.log.write(STEPS, enrollment, enrollment.place(), enrollment.at, node.id, f"split={chosen}")
         return self._pass(enrollment, chosen)
 
