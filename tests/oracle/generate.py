@@ -200,7 +200,7 @@ class Generator:
         document["entry"] = self._entry(kind)
         if self.random.random() < 0.4:
             document["goals"] = [{"when": text(conditions.goal())}]
-        if self.random.random() < 0.2:
+        if self.random.random() < 0.35:
             document["exit_when"] = [text(conditions.goal())]
         if kind == "audience" and self.random.random() < 0.4:
             document["exit_on_leave"] = True
