@@ -77,6 +77,17 @@ def next_local(after: datetime, at: time, days: list[str] | None, zone: ZoneInfo
     return min(found)
 
 
+def window(value: datetime, start: time, end: time, days: list[str] | None, zone: ZoneInfo) -> datetime | None:
+    """When the window that is open at an instant opened, None outside; equal times are a whole day."""
+    today = local(value, zone).date()
+    for day in (today + timedelta(days=1), today, today - timedelta(days=1)):
+        last = day if start < end else day + timedelta(days=1)
+        opened = resolve(datetime.combine(day, start), zone)
+        if opened <= value < resolve(datetime.combine(last, end), zone):
+            return opened if days is None or DAY_NAMES[day.weekday()] in days else None
+    return None
+
+
 def opening(value: datetime, start: time, end: time, days: list[str] | None, zone: ZoneInfo) -> date | None:
     """The day on which the window that holds an instant opened, None outside."""
     wall = local(value, zone)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.oracle.admission import Admission
-from tests.oracle.clock import elapsed, later, moment, next_local, opening, resolve, wall_time, zone_of
+from tests.oracle.clock import elapsed, later, moment, next_local, wall_time, window, zone_of
 from tests.oracle.conditions import Both, Unsupported
 from tests.oracle.delivery import Delivery
 from tests.oracle.enrollment import Enrollment, Intent
@@ -179,12 +179,11 @@ class Interpreter:
         assert enrollment.node is not None
         form, zone = enrollment.node.step["window"], self._zone(enrollment)
         start, end = wall_time(form["from"]), wall_time(form["to"])
-        now = opening(self.world.tick, start, end, form.get("days"), zone)
+        now = window(self.world.tick, start, end, form.get("days"), zone)
         if now is None:
             return False
-        if opening(enrollment.at, start, end, form.get("days"), zone) == now:
-            return self._pass(enrollment)
-        return self._pass(enrollment, at=resolve(datetime.combine(now, start), zone))
+        same = window(enrollment.at, start, end, form.get("days"), zone) == now
+        return self._pass(enrollment, at=enrollment.at if same else now)
 
     def _awaited(self, enrollment: Enrollment) -> tuple[datetime | None, datetime | None]:
         """When a wait_for is over: by the earliest matching event, by its deadline."""

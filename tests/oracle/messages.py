@@ -48,6 +48,8 @@ class Messages:
             if cap and self._full(enrollment, cap, node.kind):
                 return "hold" if cap.get("on_cap", "skip") == "defer" else "frequency_cap"
         holdout = enrollment.workflow.policy.get("holdout")
+        if node.step.get("transactional", False):
+            return None
         if holdout and 100 * bucket(str(holdout["salt"]), enrollment.contact) < holdout["percent"]:
             return "holdout"
         return None
