@@ -30,7 +30,7 @@ from compiler.kept import kept
 from compiler.lookup import tick_at
 from compiler.plan import SCOPE
 from compiler.planner import merged_policy
-from compiler.workflow import AudienceTrigger, EventTrigger, ModelTrigger, Policy, Workflow
+from compiler.workflow import AudienceTrigger, EventTrigger, ModelTrigger, Policy, ScheduleTrigger, Workflow
 
 Subject = Literal["contact", "event", "row", "enrollment"]
 CONTACT_ID = "contact_id"
@@ -83,7 +83,7 @@ def _texts(
     match workflow.trigger:
         case EventTrigger(where=str(where)):
             yield "trigger.where", "event", where, candidate
-        case AudienceTrigger(audience=text):
+        case AudienceTrigger(audience=text) | ScheduleTrigger(audience=str(text)):
             yield "trigger.audience", "contact", text, replace(candidate, entry=None)
         case ModelTrigger(where=str(where)):
             relation = catalog.relations[model_name(workflow.trigger)]

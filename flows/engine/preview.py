@@ -25,7 +25,15 @@ from compiler.explanation import newest_event, newest_row
 from compiler.functions import MESSAGE_EVENTS
 from compiler.graph import flow
 from compiler.plan import Plan
-from compiler.workflow import AudienceTrigger, Duration, EventTrigger, ModelTrigger, WaitForStep, Workflow
+from compiler.workflow import (
+    AudienceTrigger,
+    Duration,
+    EventTrigger,
+    ModelTrigger,
+    ScheduleTrigger,
+    WaitForStep,
+    Workflow,
+)
 from destinations.base import Action
 from destinations.recorder import Recorder
 from flows.engine.clock import VirtualClock, naive_utc
@@ -207,6 +215,11 @@ class _Walk:
                         f"no row of the model triggers {what.workflow.workflow} for {what.contact}", code="E518"
                     )
                 return rows[0]["entry_at"], rows[0]["entry_at"]
+            case ScheduleTrigger():
+                name = what.workflow.workflow
+                raise ProjectError(
+                    f"{name} has a schedule, which preview does not walk yet", code="E518", hint="penstock test"
+                )
         return at, at
 
     # ------------------------------------------------------------ the clock
