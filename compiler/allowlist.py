@@ -31,6 +31,7 @@ _FORBIDDEN_TOKENS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\{\{|\}\}|\{%|%\}"), "templating is not allowed in a condition"),
     (re.compile(r"->(?!>)|->>"), "arrows are not allowed; a JSON property is a plain name: event.cart_id"),
     (re.compile(r"#"), "'#' is not allowed"),
+    (re.compile(r"\.\s+\d"), "a number has no space in it"),
 )
 _STRING_PREFIX = re.compile(r"(?i)(?<![\w'])(e|u&|x|b|n)'")
 _STRINGS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")

@@ -316,7 +316,7 @@ class _Lowering:
         operands = {key: self._operands(node.args[key]) for key in keys}
         kind = common_type([typed for group in operands.values() for typed in group], node)
         for key, group in operands.items():
-            trees = [cast_to(typed, kind).tree for typed in group]
+            trees = [_closed(cast_to(typed, kind).tree) for typed in group]
             rebuilt.set(key, trees if isinstance(node.args[key], list) else trees[0])
         return Typed(rebuilt, "boolean")
 
@@ -350,7 +350,7 @@ class _Lowering:
             node, exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod | exp.Neg | exp.Abs | exp.Round | exp.Sum | exp.Avg
         ):
             return cast_to(typed, "number").tree
-        return typed.tree
+        return _closed(typed.tree) if isinstance(node, exp.Is | exp.Like | exp.ILike) else typed.tree
 
     # ------------------------------------------------------------ names
 
@@ -517,6 +517,11 @@ class _Lowering:
         alias = (node.alias or call.expressions[-1].name).lower()
         relations[alias] = relation
         return relation_table(relation, _inner(alias))
+
+
+def _closed(tree: exp.Expr) -> exp.Expr:
+    """An operand in parentheses where it compares something itself: engines disagree about `a = b = c`."""
+    return exp.paren(tree) if isinstance(tree, exp.Predicate | exp.Not) else tree
 
 
 def _inner(alias: str) -> str:
