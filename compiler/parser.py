@@ -268,12 +268,6 @@ def _differs(value: Any, default: Any) -> bool:
 
 # ---------------------------------------------------------------- what later versions execute
 
-LATER_KEYS: dict[YamlPath, str] = {}
-"""Key that this version reads and does not execute yet -> what works instead."""
-
-LATER_OPTIONS: dict[str, str] = {"send": "what works now: messages go out at once; a `wait:` before them delays them"}
-"""Option of a step that this version reads and does not execute yet -> what works instead."""
-
 
 def unsupported(document: Document) -> list[Problem]:
     """The constructs of the language that this version reads but does not execute: refused (E900), never ignored."""
@@ -283,16 +277,10 @@ def unsupported(document: Document) -> list[Problem]:
         problem = Problem("E900", f"'{name}' is not executed by this version", hint=hint, path=path, length=len(name))
         problems.append(problem.at(*document.source.place(path, key=True)))
 
-    for (section, key), hint in ((tuple(map(str, path)), hint) for path, hint in LATER_KEYS.items()):
-        holder = document.source.child(section)
-        written = holder.child(key) if holder is not None else None
-        if written is not None and written.data is not None:
-            refuse(f"{section}.{key}", (section, key), hint)
     for (_, step), path in zip(walk(document.workflow.steps), step_paths(document.workflow.steps), strict=True):
         value, _ = document.source.nearest(path)
         if isinstance(step, CrmStep) and step.crm.object != "contact":
             refuse(f"crm.object: {step.crm.object}", (*path, "crm", "object"), "what works now: object: contact")
-        for option, hint in LATER_OPTIONS.items():
-            if option in value.data and not arms(step):
-                refuse(option, (*path, option), hint)
+        if "send" in value.data and not arms(step):
+            refuse("send", (*path, "send"), "what works now: a message goes out at once; a `wait:` before it delays it")
     return problems

@@ -23,7 +23,7 @@ GOOD = """
 LATER = """
 - id: later
   contacts: [{id: ann}]
-  workflows: [{version: 1, workflow: w, trigger: {event: e}, steps: [{goto: x, max: 1}]}]
+  workflows: [{version: 1, workflow: w, trigger: {event: e}, steps: [{email: x, send: {at: best_time, within: 6h}}]}]
   ticks: [2026-01-01T00:00Z]
 """
 
