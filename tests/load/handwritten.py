@@ -61,7 +61,7 @@ class _Hand:
         goals = self._count(_GOALS)
         self._walk()
         self._write()
-        watermarks = {"model": model.isoformat(), "own": own, "started": ["onboarding"], "zones": zones}
+        watermarks = {"model": model.isoformat(), "own": own, "started": ["onboarding"], "zones": zones, "held": []}
         counts = {"entered": entered, "due": due, "exits": goals}
         self._run(_TICK_ROW, watermarks=json.dumps(watermarks), counts=json.dumps(counts))
         return counts
