@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlglot import exp
 
@@ -248,7 +248,7 @@ def _action_row(
     arrived: exp.Expr = exp.Not(this=exp.Is(this=reached.copy(), expression=exp.Null()))
     if only is not None:
         arrived = exp.and_(arrived, exp.paren(only))
-    kind: Kind = channel or node.kind  # type: ignore[assignment]
+    kind = cast(Kind, channel or node.kind)
     return Action(
         index=node.index, step=node.id, kind=kind, what=what(step, node.id),
         destination=routing.resolve(node, channel), template=template_of(step, node.id),
