@@ -10,8 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+from uuid import UUID
 
 from sqlglot import exp
 
@@ -105,3 +107,19 @@ def table(place: Place) -> exp.Table:
     parts = [exp.to_identifier(part, quoted=True) for part in place]
     named = dict(zip(("this", "db", "catalog"), reversed(parts), strict=False))
     return exp.Table(**named)
+
+
+def plain(value: Any) -> Any:
+    """A value as `rows` gives it: a UUID as text, an instant as naive UTC."""
+    match value:
+        case UUID():
+            return str(value)
+        case datetime() if value.tzinfo is not None:
+            return value.astimezone(UTC).replace(tzinfo=None)
+        case _:
+            return value
+
+
+def bound(value: Any) -> Any:
+    """A parameter as it is sent: an aware datetime would become a timestamptz, and state columns are naive UTC."""
+    return plain(value) if isinstance(value, datetime) else value

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-import uuid
 import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -18,7 +17,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from compiler.errors import WarehouseError, WarehouseLocked
-from flows.warehouse.base import Parameters, Place, Warehouse, table
+from flows.warehouse.base import Parameters, Place, Warehouse, bound, plain, table
 from flows.warehouse.lock import DEFAULT_WAIT, Patience, SidecarLock, command_of
 
 # Set after connecting, not as `config`: DuckDB refuses two connections of one process with different configs, and
@@ -97,7 +96,7 @@ class DuckDBWarehouse(Warehouse):
         """See `Warehouse.rows`."""
         cursor = self._run(sql, parameters)
         names = [column[0] for column in cursor.description]
-        return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
+        return [dict(zip(names, map(plain, row), strict=True)) for row in cursor.fetchall()]
 
     def load(self, place: Place, data: pa.Table, *, columns: Sequence[str] | None = None) -> int:
         """See `Warehouse.load`."""
@@ -169,7 +168,7 @@ class DuckDBWarehouse(Warehouse):
         try:
             statement = self._statement(connection, text)
             given = parameters or {}
-            used = {name: _bound(given[name]) for name in statement.named_parameters if name in given}
+            used = {name: bound(given[name]) for name in statement.named_parameters if name in given}
             return connection.execute(statement, used)
         except duckdb.Error as error:
             raise WarehouseError(_message(error)) from error
@@ -280,21 +279,6 @@ def _zones(connection: duckdb.DuckDBPyConnection) -> pa.Table:
         known = {cast(str, row[0]) for row in connection.execute("SELECT name FROM pg_timezone_names()").fetchall()}
         _warehouse_zones[version] = pa.table({"name": pa.array(sorted(known & _python_zones()), pa.string())})
     return _warehouse_zones[version]
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case uuid.UUID():
-            return str(value)
-        case datetime() if value.tzinfo is not None:
-            return value.astimezone(UTC).replace(tzinfo=None)
-        case _:
-            return value
-
-
-def _bound(value: Any) -> Any:
-    # An aware datetime would be bound as TIMESTAMPTZ; state columns are naive UTC.
-    return _plain(value) if isinstance(value, datetime) else value
 
 
 def _message(error: duckdb.Error) -> str:

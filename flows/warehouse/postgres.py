@@ -7,11 +7,10 @@ import hashlib
 import io
 import re
 import sys
-import uuid
 import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +26,7 @@ from pyarrow import csv as arrow_csv
 from sqlglot import exp
 
 from compiler.errors import WarehouseError, WarehouseLocked
-from flows.warehouse.base import Parameters, Place, Warehouse
+from flows.warehouse.base import Parameters, Place, Warehouse, bound, plain
 from flows.warehouse.lock import DEFAULT_WAIT, Patience
 from flows.warehouse.postgres_dialect import FUNCTIONS, PenstockPostgres
 
@@ -91,14 +90,14 @@ class PostgresWarehouse(Warehouse):
         with self._run(sql, parameters) as cursor:
             columns = [(column.name, _ARROW.get(column.type_code)) for column in cursor.description or ()]
             values = list(zip(*cursor.fetchall(), strict=True)) or [()] * len(columns)
-        arrays = [pa.array(map(_plain, found), type=kind) for (_, kind), found in zip(columns, values, strict=True)]
+        arrays = [pa.array(map(plain, found), type=kind) for (_, kind), found in zip(columns, values, strict=True)]
         return pa.Table.from_arrays(arrays, names=[name for name, _ in columns])
 
     def rows(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> list[dict[str, Any]]:
         """See `Warehouse.rows`."""
         with self._run(sql, parameters) as cursor:
             names = [column.name for column in cursor.description or ()]
-            return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
+            return [dict(zip(names, map(plain, row), strict=True)) for row in cursor.fetchall()]
 
     def load(self, place: Place, data: pa.Table, *, columns: Sequence[str] | None = None) -> int:
         """See `Warehouse.load`: one COPY."""
@@ -174,7 +173,7 @@ class PostgresWarehouse(Warehouse):
         given = parameters or {}
         cursor = self._open_connection().cursor()
         try:
-            cursor.execute(text.encode(), {name: _bound(given[name]) for name in names if name in given})
+            cursor.execute(text.encode(), {name: bound(given[name]) for name in names if name in given})
         except psycopg.Error as error:
             cursor.close()
             raise WarehouseError(_message(error)) from error
@@ -335,21 +334,6 @@ def _zones(connection: psycopg.Connection[TupleRow]) -> pa.Table:
         both = sorted(known & zoneinfo.available_timezones())
         _warehouse_zones[version] = pa.table({"name": pa.array(both, pa.string())})
     return _warehouse_zones[version]
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case uuid.UUID():
-            return str(value)
-        case datetime() if value.tzinfo is not None:
-            return value.astimezone(UTC).replace(tzinfo=None)
-        case _:
-            return value
-
-
-def _bound(value: Any) -> Any:
-    # An aware datetime would be a timestamptz; state columns are naive UTC.
-    return _plain(value) if isinstance(value, datetime) else value
 
 
 def _message(error: psycopg.Error) -> str:
