@@ -10,6 +10,7 @@ in `__all__`; every other module of the distribution is internal.
     p.audience("lifecycle_stage = 'customer'").frame      # polars; .sql, .count()
     p.log("abandoned_cart", since="7d")
     p.funnel("abandoned_cart")
+    penstock.backtest("abandoned_cart", since="90d", project=p).steps
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from studio.facade import Audience, Project, Workflow, demo
+    from studio.facade import Audience, Backtest, Project, Workflow, backtest, demo
 
-__all__ = ["Audience", "Project", "Workflow", "__version__", "demo"]
+__all__ = ["Audience", "Backtest", "Project", "Workflow", "__version__", "backtest", "demo"]
 
 __version__ = "0.1.0"
 """The version of this distribution (SemVer)."""

@@ -218,6 +218,23 @@ def preview(
 
 
 @verb()
+def backtest(
+    options: Options,
+    workflow: Annotated[str, typer.Argument(help="Name of the workflow, as its file says now.")],
+    since: Annotated[str, typer.Option("--since", help="How long before the end, or from when: 90d.")] = "90d",
+    until: Annotated[str | None, typer.Option("--until", help="An instant; by default now.")] = None,
+    every: Annotated[str, typer.Option("--every", help="How often a tick comes: 1h.")] = "1h",
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Another version too: 3, or a revision of git such as HEAD~1.")
+    ] = None,
+) -> None:
+    """Run a workflow over the past of the warehouse, and compare two versions person by person; nothing is sent."""
+    from studio.commands import backtest
+
+    finish(backtest.run(options, workflow=workflow, since=since, until=until, every=every, compare=compare))
+
+
+@verb()
 def explain(
     options: Options,
     workflow: Annotated[str, typer.Argument(help="Name of the workflow.")],

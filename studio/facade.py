@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -27,14 +27,17 @@ from compiler.plan import AudienceEntry, Plan
 from compiler.planner import Settings, plan
 from compiler.workflow import AudienceTrigger, Duration
 from compiler.workflow import Workflow as Definition
+from flows.backtesting import Backtested
+from flows.backtesting import backtest as run_backtest
 from flows.engine.clock import SystemClock, naive_utc
-from flows.engine.log import log_rows
+from flows.engine.log import LogRow, log_rows
 from flows.journal.migrations import read_meta
 from flows.journal.tables import StateTables
 from flows.project import load_project
 from flows.warehouse.base import Warehouse
 from studio.funnel import Funnel, funnels
-from studio.state import state_of
+from studio.moment import present_of
+from studio.state import LOOK, state_of
 
 _OUTCOME = re.compile(r"(?:(?P<action>\S.*) )?(?P<word>\w+)(?:\((?P<reason>.*)\))?")
 _SMALL = ("--contacts", "600", "--days", "10", "--every", "12", "--quiet")
@@ -125,10 +128,7 @@ class Project:
                 warehouse, self._project.state_schema, workflow=workflow, contact=contact, step=step, since=moment,
                 limit=limit,
             )  # fmt: skip
-        return pl.DataFrame(
-            [(r.executed_at, r.due, r.workflow, r.contact, r.step, *_outcome(r.outcome)) for r in rows],
-            schema=_LOG_COLUMNS, orient="row",
-        )  # fmt: skip
+        return _log_frame(rows)
 
     def funnel(self, workflow: str) -> pl.DataFrame:
         """How many entered a workflow, reached each action, opened and clicked, and met the goal.
@@ -237,6 +237,27 @@ class Workflow:
         """See `Project.funnel`."""
         return self.project.funnel(self.name)
 
+    def backtest(
+        self, since: str | datetime = "90d", until: datetime | None = None, *, every: str = "1h",
+        compare: str | None = None,
+    ) -> Backtest:  # fmt: skip
+        """Run the workflow over the past of the warehouse; nothing is sent or written.
+
+        Args:
+            since: a length before the end such as `90d`, or an instant.
+            until: the end, by default now.
+            every: how often a tick comes.
+            compare: another version too: a published one (`3`), or a revision of git.
+        """
+        length: timedelta = Duration.parse(every).elapsed
+        begin = since if isinstance(since, datetime) else Duration.parse(since).elapsed
+        project = self.project._project
+        return Backtest(run_backtest(
+            project, self.name, since=naive_utc(begin) if isinstance(begin, datetime) else begin,
+            until=naive_utc(until) if until is not None else None, every=length, now=present_of(project), wait=LOOK,
+            against=compare, log=True,
+        ))  # fmt: skip
+
     def log(self, **only: Any) -> pl.DataFrame:
         """The log of this workflow; arguments as in `Project.log`."""
         return self.project.log(self.name, **only)
@@ -285,6 +306,71 @@ class Audience:
         return f"<p>{head}</p>{self.frame._repr_html_()}{sql}"
 
 
+@dataclass(frozen=True, repr=False)
+class Backtest:
+    """A workflow over a period of the past; `compare` says how another version differs, person by person."""
+
+    found: Backtested = field(repr=False)
+
+    @property
+    def steps(self) -> pl.DataFrame:
+        """One row per step of each version: version, step, kind, contacts, reached, sent, skipped, other."""
+        rows = [
+            (version.name, s.step, s.kind, s.contacts, s.reached, *_outcomes(s.outcomes))
+            for version in self._versions for s in version.summary.steps
+        ]  # fmt: skip
+        names = {"version": pl.String, "step": pl.String, "kind": pl.String, "contacts": pl.Int64,
+                 "reached": pl.Boolean, "sent": pl.Int64, "skipped": pl.Int64, "other": pl.Int64}  # fmt: skip
+        return pl.DataFrame(rows, schema=names, orient="row")
+
+    @property
+    def sends(self) -> pl.DataFrame:
+        """What would have gone out: version, day, kind, sent."""
+        rows = [(version.name, *row) for version in self._versions for row in version.summary.sends]
+        names = {"version": pl.String, "day": pl.Date, "kind": pl.String, "sent": pl.Int64}
+        return pl.DataFrame(rows, schema=names, orient="row")
+
+    @property
+    def exits(self) -> pl.DataFrame:
+        """How enrollments ended: version, exit, enrollments."""
+        rows = [(v.name, reason, n) for v in self._versions for reason, n in v.summary.exits.items()]
+        return pl.DataFrame(rows, schema={"version": pl.String, "exit": pl.String, "enrollments": pl.Int64},
+                            orient="row")  # fmt: skip
+
+    @property
+    def log(self) -> pl.DataFrame:
+        """The log of the workflow as its file says now; columns as in `Project.log`."""
+        return _log_frame(self.found.version.log)
+
+    @property
+    def differences(self) -> pl.DataFrame:
+        """Two versions person by person: difference, contacts, some of their ids; empty without `compare`."""
+        compared = self.found.comparison
+        rows: list[tuple[str, int, list[str]]] = [] if compared is None else [("none", compared.same, [])]
+        if compared is not None:
+            rows += [(kind, n, list(ids)) for kind, (n, ids) in compared.differing.items()]
+        names: dict[str, Any] = {"difference": pl.String, "contacts": pl.Int64, "sample": pl.List(pl.String)}
+        return pl.DataFrame(rows, schema=names, orient="row")
+
+    @property
+    def _versions(self) -> tuple[Any, ...]:
+        return tuple(version for version in (self.found.version, self.found.other) if version is not None)
+
+    def __repr__(self) -> str:
+        found, summary = self.found, self.found.version.summary
+        days = f"{found.period.start:%Y-%m-%d} to {found.period.until:%Y-%m-%d}"
+        head = f"<Backtest of {found.workflow}, {days}: {summary.entered:,} entered, {summary.sent:,} sent>"
+        return "\n".join([head, *(f"  {note}" for note in found.notes)])
+
+
+def backtest(
+    workflow: str, since: str | datetime = "90d", until: datetime | None = None, *, every: str = "1h",
+    compare: str | None = None, project: Project | None = None,
+) -> Backtest:  # fmt: skip
+    """Run a workflow over the past of its warehouse: `Workflow.backtest`, of the project found here by default."""
+    return (project or Project())[workflow].backtest(since, until, every=every, compare=compare)
+
+
 def demo(folder: str | Path | None = None) -> Project:
     """The project of the demo: that of `./.penstock/demo` (or `folder`) when there is one, else a small new one.
 
@@ -313,6 +399,18 @@ def _funnel_frame(found: Funnel) -> pl.DataFrame:
     frame = pl.DataFrame(rows, schema=names, orient="row")
     share = pl.col("done") / max(found.entered, 1)
     return frame.select("stage", "kind", "what", "done", share.alias("share"), "opened", "clicked")
+
+
+def _log_frame(rows: Sequence[LogRow]) -> pl.DataFrame:
+    found = [(r.executed_at, r.due, r.workflow, r.contact, r.step, *_outcome(r.outcome)) for r in rows]
+    return pl.DataFrame(found, schema=_LOG_COLUMNS, orient="row")
+
+
+def _outcomes(counts: Mapping[str, int]) -> tuple[int, int, int]:
+    """Rows of a step: done or accepted, skipped, everything else."""
+    done = sum(counts.get(word, 0) for word in ("sent", "ok"))
+    skipped = sum(number for word, number in counts.items() if word.startswith("skipped"))
+    return done, skipped, sum(counts.values()) - done - skipped
 
 
 def _outcome(text: str) -> tuple[str | None, str, str | None]:

@@ -10,13 +10,14 @@ from typing import Any
 from sqlglot import exp
 
 from compiler import frames
-from compiler.catalog import Catalog, Relation
+from compiler.catalog import Catalog
 from compiler.condition import relation_table
 from compiler.errors import ProjectError
 from compiler.frames import ADDRESS_KEY
+from flows.engine.scratch import Scratch
 from flows.journal.migrations import migrate, read_meta
 from flows.journal.tables import StateName, StateTables
-from flows.warehouse.base import Warehouse, table
+from flows.warehouse.base import Warehouse
 from flows.warehouse.duckdb import DuckDBWarehouse
 
 _KEPT: tuple[StateName, ...] = ("contact_tags", "contact_untags", "contact_fields", "contact_points",
@@ -62,42 +63,29 @@ class _Copier:
     catalog: Catalog
     given: dict[str, Any]
 
+    @property
+    def scratch(self) -> Scratch:
+        return Scratch(self.live, self.memory, self.given)
+
     def models(self, named: Iterable[str]) -> None:
         contact, events = self.catalog.contact, self.catalog.events
         done = {contact.relation.place, events.relation.place}
-        if not self._relation(contact.relation, _is_contact(frames.text(contact.relation, contact.id, "m"))):
+        if not self.scratch.relation(contact.relation, _is_contact(frames.text(contact.relation, contact.id, "m"))):
             raise ProjectError(
                 f"no contact '{self.given['contact_id']}' in {contact.relation.name}", code="E516",
                 hint="penstock audience true",
             )  # fmt: skip
         if events.relation.place != contact.relation.place:
-            self._relation(events.relation, _is_contact(frames.text(events.relation, events.contact, "m")))
+            self.scratch.relation(events.relation, _is_contact(frames.text(events.relation, events.contact, "m")))
         for score in self.catalog.scores.values():
             if score.relation.place not in done:
                 done.add(score.relation.place)
-                self._relation(score.relation, _is_contact(frames.text(score.relation, score.contact, "m")))
+                self.scratch.relation(score.relation, _is_contact(frames.text(score.relation, score.contact, "m")))
         for name in named:
             relation = self.catalog.relations.get(name)
             if relation is not None and relation.place not in done:
                 done.add(relation.place)
-                self._relation(relation, None)
-
-    def _relation(self, relation: Relation, where: exp.Expr | None) -> int:
-        """Make a table of the same name and columns; gives the number of rows copied."""
-        schema = exp.Table(db=exp.to_identifier(relation.place[-2], quoted=True))
-        self.memory.execute(exp.Create(this=schema, kind="SCHEMA", exists=True))
-        columns = [
-            exp.ColumnDef(this=exp.to_identifier(name, quoted=True), kind=exp.DataType.build(kind, dialect="duckdb"))
-            for name, kind in relation.columns.items()
-        ]
-        shape = exp.Schema(this=table(relation.place), expressions=columns)
-        self.memory.execute(exp.Create(this=shape, kind="TABLE"))
-        if not self.live.relation_exists(relation.place):
-            return 0
-        values = [_portable(relation, name).as_(name, quoted=True) for name in relation.columns]
-        rows = exp.select(*values).from_(relation_table(relation, "m"))
-        data = self.live.fetch(rows.where(where) if where is not None else rows, self.given)
-        return self.memory.load(relation.place, data) if data.num_rows else 0
+                self.scratch.relation(relation)
 
     def state(self, workspace: str, at: datetime) -> tuple[Mapping[str, Any], ...]:
         state = StateTables(self.catalog.state_schema)
@@ -109,27 +97,13 @@ class _Copier:
         elsewhere = exp.and_(own, exp.NEQ(this=exp.column("workflow", table="m"),
                                           expression=exp.Placeholder(this="workflow")))  # fmt: skip
         for name in _KEPT:
-            self._rows(state, name, name, own)
-        self._rows(state, "enrollments", "enrollments", elsewhere)
+            self.scratch.state(state, name, where=own)
+        self.scratch.state(state, "enrollments", where=elsewhere)
         # all of them as closed: nothing of another workflow is delivered here
-        self._rows(state, "deliveries", "outbox_closed", elsewhere)
+        self.scratch.state(state, "deliveries", "outbox_closed", elsewhere)
         self._suppressions(state, own, str(meta.state_id))
         mine = exp.select("m.*").from_(exp.alias_(state["events"], "m", table=True)).where(own.copy())
         return tuple(self.live.rows(mine.order_by("m.seq"), self.given))
-
-    def _rows(self, state: StateTables, source: StateName, into: StateName, where: exp.Expr) -> None:
-        if not self.live.relation_exists(state.place(source)):
-            return
-        there = self.live.columns(state.place(source))
-        values = []
-        for name in self.memory.columns(state.place(into)):
-            if name in there:  # a state that was not migrated yet lacks some
-                column: exp.Expr = exp.column(name, table="m", quoted=True)
-                values.append((exp.cast(column, "text") if there[name] in _TEXTUAL else column).as_(name, quoted=True))
-        rows = exp.select(*values).from_(exp.alias_(state[source], "m", table=True)).where(where.copy())
-        data = self.live.fetch(rows, self.given)
-        if data.num_rows:
-            self.memory.load(state.place(into), data)
 
     def _suppressions(self, state: StateTables, own: exp.Expr, key: str) -> None:
         """By the contact's id, and by the address of its copied row."""
@@ -145,15 +119,7 @@ class _Copier:
             this=exp.column("address_hash", table="m"),
             expressions=[exp.Literal.string(each) for each in hashes] or [exp.null()],
         )
-        self._rows(state, "suppressions", "suppressions", exp.or_(own.copy(), by_address))
-
-
-_TEXTUAL = ("UUID", "JSON")
-
-
-def _portable(relation: Relation, name: str) -> exp.Expr:
-    column: exp.Expr = exp.column(exp.to_identifier(name, quoted=True), table="m")
-    return exp.cast(column, "text") if relation.columns[name].upper() in _TEXTUAL else column
+        self.scratch.state(state, "suppressions", where=exp.or_(own.copy(), by_address))
 
 
 def _is_contact(identity: exp.Expr) -> exp.Expr:

@@ -117,6 +117,11 @@ class Simulation:
             asyncio.run(deliver(self._delivery(self._evaluator)))
         return report
 
+    @property
+    def deployment(self) -> Deployment:
+        """What is published at the clock's time."""
+        return self._versions.deployment(self.clock.now())
+
     def log(self) -> tuple[str, ...]:
         """The log so far."""
         prefix = len(self.case.names) > 1

@@ -1,0 +1,73 @@
+"""A backtest writes the log that live ticks over the same data wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.engine.backtest import run_backtest
+from flows.engine.history import Span, copy_history
+from flows.engine.log import log_rows
+from flows.engine.simulation import read_cases
+from flows.engine.simulator import WORKSPACE, Simulation
+from tests.oracle.compare import differences
+from tests.oracle.generate import generate
+
+FEW, MANY, BLOCK = 24, 1500, 6
+
+
+def told(seed: int) -> dict[str, Any]:
+    """The random case of a seed without what history does not tell.
+
+    Those are former values of contacts and models, refusals of destinations, and what a second workflow did.
+    """
+    case = generate(seed)
+    case.pop("changes", None)
+    case.pop("destination", None)
+    case["models"] = {
+        name: [{key: value for key, value in row.items() if key != "visible_at"} for row in rows]
+        for name, rows in case["models"].items()
+    }
+    case["workflows"] = case["workflows"][:1]
+    return case
+
+
+def both(case: dict[str, Any]) -> tuple[list[str], list[str], int]:
+    """The logs of live ticks and of a backtest over what they left behind, and how many ticks it left out."""
+    (read,) = read_cases(Path("random.yaml"), json.dumps(case))
+    with Simulation(read) as simulation:
+        live = list(simulation.run().log)
+        deployment = simulation.deployment
+        (workflow,) = deployment.workflows
+        span = Span(workflow, WORKSPACE, read.ticks[-1])
+        with copy_history(simulation.warehouse, deployment.catalog, deployment.plans, read.models, span) as history:
+            ran = run_backtest(history, deployment, read.ticks)
+            again = [row.text(prefix=False) for row in log_rows(history.warehouse, deployment.schema)]
+    return live, again, ran.ticks - ran.evaluated
+
+
+def check(seeds: range) -> int:
+    """Both logs of every seed are equal; gives the number of ticks left out."""
+    left_out = 0
+    for seed in seeds:
+        case = told(seed)
+        live, again, skipped = both(case)
+        found = differences(live, again)
+        rows = "\n".join(found)
+        assert not found, f"seed {seed}: live -, backtest +\n{rows}\n{json.dumps(case)}"
+        left_out += skipped
+    return left_out
+
+
+@pytest.mark.parametrize("first", range(0, FEW, BLOCK))
+def test_a_backtest_is_what_live_ticks_wrote(first: int) -> None:
+    assert check(range(first, first + BLOCK)) > 0, "ticks without anything to do are left out"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(FEW, MANY, BLOCK))
+def test_a_backtest_is_what_live_ticks_wrote_for_long(first: int) -> None:
+    check(range(first, first + BLOCK))
