@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,6 +12,7 @@ Role = Literal["email", "sms", "push", "crm", "task", "notify", "webhook", "audi
 
 TYPE_NAMES: dict[str, DataType] = {
     "varchar": "text", "text": "text", "string": "text", "char": "text", "bpchar": "text", "character varying": "text",
+    "character": "text", "citext": "text",
     "tinyint": "integer", "smallint": "integer", "int": "integer", "integer": "integer", "bigint": "integer",
     "hugeint": "integer", "utinyint": "integer", "usmallint": "integer", "uinteger": "integer", "ubigint": "integer",
     "float": "number", "real": "number", "double": "number", "double precision": "number", "numeric": "number",
@@ -22,15 +24,19 @@ TYPE_NAMES: dict[str, DataType] = {
 }  # fmt: skip
 """Warehouse type name in lower case, without length and precision -> data type."""
 
+_LENGTH = re.compile(r"\([^)]*\)")
 ZONED_TYPES = frozenset({"timestamp with time zone", "timestamptz"})
 
 
 def data_type(warehouse_type: str) -> DataType:
     """The data type of a warehouse's type name, e.g. `DECIMAL(18,2)` -> number, `VARCHAR[]` -> array."""
-    name = warehouse_type.strip().lower()
-    if name.endswith("[]"):
-        return "array"
-    return TYPE_NAMES.get(name.split("(")[0].strip(), "other")
+    name = _bare(warehouse_type)
+    return "array" if name.endswith("[]") else TYPE_NAMES.get(name, "other")
+
+
+def _bare(warehouse_type: str) -> str:
+    """`TIMESTAMP(3) WITH TIME ZONE` -> `timestamp with time zone`."""
+    return " ".join(_LENGTH.sub(" ", warehouse_type.lower()).split())
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Relation:
 
     def zoned(self, column: str) -> bool:
         """Whether the column is a timestamp with time zone."""
-        return self.columns[column].strip().lower() in ZONED_TYPES
+        return _bare(self.columns[column]) in ZONED_TYPES
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,21 @@
-"""Runs dbt in this process, under the lock of the warehouse file, and remembers what columns the warehouse then has."""
+"""Runs dbt in this process, in its turn where the warehouse has one, and remembers what columns are there then."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from compiler.errors import ProjectError, WarehouseLocked
+from compiler.errors import ProjectError
 from compiler.yaml import read_yaml
 from flows.dbt_files import find_profiles
 from flows.project import Project
 from flows.relations import take_snapshot, write_snapshot
-from flows.warehouse.lock import DEFAULT_WAIT, Patience, SidecarLock
+from flows.warehouse.lock import DEFAULT_WAIT
 
 OFFLINE = frozenset({"clean", "deps", "init", "list", "ls", "parse"})
 """Commands of dbt that do not open the warehouse; `docs serve` does not either."""
@@ -54,10 +54,12 @@ def run_dbt(
     line = _command_line(project, arguments, find_profiles(project.folder, profiles_dir).parent)
     if _offline(arguments):
         return _invoke(project, line, listeners)
-    with _locked(project.warehouse.path, wait):
+    location = project.warehouse.location
+    with location.building(wait) as look:
         outcome = _invoke(project, line, listeners)
-        if project.warehouse.path.is_file():
-            _remember(project)
+        if not location.missing():
+            with look() as warehouse:
+                write_snapshot(project.local / "catalog.json", take_snapshot(warehouse, project.state_schema))
     return outcome
 
 
@@ -117,29 +119,14 @@ def _offline(arguments: Sequence[str]) -> bool:
     return words[:2] == ["docs", "serve"]
 
 
-@contextlib.contextmanager
-def _locked(file: Path, wait: timedelta) -> Iterator[None]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = SidecarLock(file)
-    if not lock.acquire(Patience(wait)):
-        raise WarehouseLocked(
-            f"the warehouse file {file} is {lock.holder()}", hint="wait until it has finished, or stop it"
-        )
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _invoke(project: Project, line: list[str], listeners: Sequence[Callable[[Any], None]]) -> DbtOutcome:
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
     with contextlib.chdir(project.folder):  # a relative path in profiles.yml counts from the project's folder
         try:
             result = dbtRunner(callbacks=list(listeners)).invoke(line)
         finally:
-            DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+            _close_connections(project)
             _close_log()
     if result.success:
         return DbtOutcome(0)
@@ -148,17 +135,17 @@ def _invoke(project: Project, line: list[str], listeners: Sequence[Callable[[Any
     return DbtOutcome(1) if result.exception is None else DbtOutcome(2, str(result.exception).strip())
 
 
+def _close_connections(project: Project) -> None:
+    """dbt-duckdb keeps its connection, and with it the file; other adapters close theirs."""
+    if project.warehouse.type == "duckdb":
+        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+
+
 def _close_log() -> None:
     """Close dbt's log file, which it forgets; a process that runs dbt every hour would collect the handles."""
     log = logging.getLogger(_LOG)
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-
-
-def _remember(project: Project) -> None:
-    """Keep the columns of what is built now; this process holds the lock already."""
-    from flows.warehouse.duckdb import DuckDBWarehouse
-
-    with DuckDBWarehouse(project.warehouse.path, lock=False) as warehouse:
-        write_snapshot(project.local / "catalog.json", take_snapshot(warehouse, project.state_schema))

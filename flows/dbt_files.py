@@ -13,10 +13,20 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from compiler.errors import ProjectError, nearest
+from flows.warehouse.location import FileLocation, Location, ServerLocation
 
 _ENV_VAR = re.compile(
-    r"\{\{\s*env_var\(\s*(['\"])(?P<name>[A-Za-z_][A-Za-z0-9_]*)\1\s*(?:,\s*(['\"])(?P<default>[^'\"]*)\3\s*)?\)\s*\}\}"
+    r"\{\{\s*env_var\(\s*(['\"])(?P<name>[A-Za-z_][A-Za-z0-9_]*)\1\s*(?:,\s*(['\"])(?P<default>[^'\"]*)\3\s*)?\)"
+    r"\s*(?:\|\s*(?:int|string|as_number|as_text|as_native)\s*)?\}\}"
 )
+# What dbt's profile and libpq call differently, or dbt knows by two names.
+_SERVER_KEYS: Mapping[str, str] = {
+    "host": "host", "port": "port", "user": "user", "pass": "password", "password": "password", "dbname": "dbname",
+    "database": "dbname", "connect_timeout": "connect_timeout", "keepalives_idle": "keepalives_idle",
+    "sslmode": "sslmode", "sslcert": "sslcert", "sslkey": "sslkey", "sslrootcert": "sslrootcert",
+}  # fmt: skip
+_NEEDED = (("host",), ("user",), ("pass", "password"), ("dbname", "database"), ("schema",))
+_DBT_TIMEOUT = 10
 
 
 @dataclass(frozen=True)
@@ -35,12 +45,16 @@ class DbtProject:
 
 @dataclass(frozen=True)
 class WarehouseTarget:
-    """A target of profiles.yml. `path` is the DuckDB file, `schema` the one that models are built into."""
+    """A target of profiles.yml: where the warehouse is, and the schema that models are built into."""
 
     name: str
-    type: str
-    path: Path
+    location: Location
     schema: str
+
+    @property
+    def type(self) -> str:
+        """The type of the target, as dbt calls it."""
+        return self.location.type
 
 
 def read_dbt_project(folder: Path) -> DbtProject:
@@ -104,18 +118,47 @@ def read_target(project: DbtProject, target: str | None, profiles_dir: Path | No
         )
     output = outputs[name]
     kind = _rendered(str(output.get("type", "")), file)
-    if kind != "duckdb":
-        raise ProjectError(
-            f"target '{name}' of {file} is a {kind or 'nameless'} warehouse", code="E505", hint="supported: duckdb"
-        )
+    match kind:
+        case "duckdb":
+            location: Location = _file(project, name, output, file)
+            schema = "main"
+        case "postgres":
+            location, schema = _server(name, output, file), "public"
+        case _:
+            raise ProjectError(
+                f"target '{name}' of {file} is a {kind or 'nameless'} warehouse", code="E505",
+                hint="supported: duckdb, postgres",
+            )  # fmt: skip
+    return WarehouseTarget(name, location, _rendered(str(output.get("schema", schema)), file))
+
+
+def _file(project: DbtProject, name: str, output: Mapping[str, Any], file: Path) -> FileLocation:
     path = _rendered(str(output.get("path", ":memory:")), file)
     if path == ":memory:" or ":" in path.split("/")[0]:
         raise ProjectError(
             f"target '{name}' of {file} has no file: path is '{path}'", code="E505",
             hint="Penstock keeps its state in the warehouse: give a file, such as `path: warehouse.duckdb`",
         )  # fmt: skip
-    place = (project.folder / Path(path).expanduser()).resolve()
-    return WarehouseTarget(name, kind, place, _rendered(str(output.get("schema", "main")), file))
+    return FileLocation((project.folder / Path(path).expanduser()).resolve())
+
+
+def _server(name: str, output: Mapping[str, Any], file: Path) -> ServerLocation:
+    """The server of a target, by the keys that dbt reads too; a value is never part of a message."""
+    for names in _NEEDED:
+        if not any(output.get(key) not in (None, "") for key in names):
+            raise ProjectError(
+                f"target '{name}' of {file} has no {names[0]}", code="E505",
+                hint="a postgres target has type, host, port, user, pass, dbname and schema",
+            )  # fmt: skip
+    parameters: dict[str, str | int] = {"port": 5432, "connect_timeout": _DBT_TIMEOUT}
+    for key, meant in _SERVER_KEYS.items():
+        if output.get(key) not in (None, "", 0):
+            parameters[meant] = _rendered(str(output[key]), file, key)
+    if output.get("search_path"):
+        path = _rendered(str(output["search_path"]), file, "search_path")
+        parameters["options"] = "-c search_path=" + path.replace("\\", "\\\\").replace(" ", "\\ ")
+    role = output.get("role")
+    return ServerLocation(parameters, _rendered(str(role), file, "role") if role else None)
 
 
 def read_dbt_yaml(file: Path) -> Any:
@@ -146,8 +189,8 @@ def _folders(values: Mapping[str, Any], key: str, default: str) -> tuple[str, ..
     return tuple(str(folder) for folder in given) if isinstance(given, list) else (str(given),)
 
 
-def _rendered(text: str, file: Path) -> str:
-    """The text with its `env_var` calls replaced; any other Jinja is refused."""
+def _rendered(text: str, file: Path, key: str | None = None) -> str:
+    """The text with its `env_var` calls replaced; any other Jinja is refused, naming the key where text is secret."""
 
     def value(match: re.Match[str]) -> str:
         found = os.environ.get(match["name"], match["default"])
@@ -158,7 +201,8 @@ def _rendered(text: str, file: Path) -> str:
             )  # fmt: skip
         return found
 
-    rendered = _ENV_VAR.sub(value, text)
-    if "{{" in rendered or "{%" in rendered:
-        raise ProjectError(f"cannot read '{text}' in {file}", code="E503", hint="only {{ env_var('NAME', 'default') }}")
-    return rendered
+    rest = _ENV_VAR.sub("", text)
+    if "{{" in rest or "{%" in rest:
+        what = f"the value of '{key}'" if key else f"'{text}'"
+        raise ProjectError(f"cannot read {what} in {file}", code="E503", hint="only {{ env_var('NAME', 'default') }}")
+    return _ENV_VAR.sub(value, text)

@@ -164,10 +164,7 @@ class Project:
             WarehouseLocked: somebody else holds it longer than `wait`.
             WarehouseError: it cannot be opened.
         """
-        # Checking definitions opens no warehouse, and should not wait for its driver to load.
-        from flows.warehouse.duckdb import DuckDBWarehouse
-
-        return DuckDBWarehouse(self.warehouse.path, read_only=read_only, wait=wait)
+        return self.warehouse.location.open(self.state_schema, read_only=read_only, wait=wait)
 
 
 def find_project(project_dir: Path | None = None) -> Path:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlglot import exp
-
 from compiler.catalog import Relation
 from compiler.errors import ProjectError
 from flows.dbt_files import DbtProject, read_dbt_yaml
@@ -60,20 +58,11 @@ def read_snapshot(file: Path) -> Snapshot | None:
 
 def take_snapshot(warehouse: Warehouse, without_schema: str) -> Snapshot:
     """The warehouse's tables, without those of the state schema."""
-    columns = exp.to_table("information_schema.columns")
-    query = (
-        exp.select("table_schema", "table_name", "column_name", "data_type")
-        .from_(columns)
-        .where(exp.column("table_catalog").eq(exp.func("current_database")))
-        .where(exp.column("table_schema").neq(exp.Placeholder(this="state")))
-        .order_by("table_schema", "table_name", "ordinal_position")
-    )
-    tables: dict[Place, tuple[Place, dict[str, str]]] = {}
-    for row in warehouse.rows(query, {"state": without_schema}):
-        place = (row["table_schema"], row["table_name"])
-        known = tables.setdefault((place[0].lower(), place[1].lower()), (place, {}))
-        known[1][row["column_name"]] = row["data_type"]
-    return Snapshot(dict(tables))
+    return Snapshot({
+        (place[0].lower(), place[1].lower()): (place, columns)
+        for place, columns in warehouse.relations().items()
+        if place[0] != without_schema
+    })  # fmt: skip
 
 
 def write_snapshot(file: Path, snapshot: Snapshot) -> None:

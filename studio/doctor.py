@@ -1,7 +1,7 @@
 """`penstock doctor`: what on this machine would keep Penstock from working, with the next step for each finding.
 
-Every check only looks: nothing is written into the project, no warehouse is opened, no network is used, and of
-secrets only the names are shown.
+Every check only looks: nothing is written into the project, no warehouse file is opened, a PostgreSQL target is the
+only thing on the network that is asked, and of secrets only the names are shown.
 """
 
 import os
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from compiler.errors import ProjectError
+from compiler.errors import PenstockError, ProjectError
 from flows.dbt_files import find_profiles, read_dbt_project, read_target
 from flows.engine.clock import SystemClock, naive_utc
-from flows.project import find_project
+from flows.project import find_project, load_project
+from flows.warehouse.location import FileLocation, Location
 from studio.analytics import SWITCHES, still_on
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warning", "failed"]
 
 OLDEST_PYTHON = (3, 11)
+OLDEST_POSTGRES = 12
 MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
 ENV_VAR = re.compile(r"""env_var\(\s*(['"])(?P<name>\w+)\1\s*(?P<default>,)?""")
 # A file this much newer than the clock says that the clock went back; less is the grain of file systems.
@@ -199,16 +201,49 @@ def _references(path: Path) -> Iterator[tuple[str, int]]:
 
 def _warehouse(project: Path, target: str | None) -> Check:
     try:
-        warehouse = read_target(read_dbt_project(project), target)
+        location = read_target(read_dbt_project(project), target).location
     except ProjectError as error:
         return Check("warehouse", "failed", f"{error.code} {error.message}", error.hint)
-    file = warehouse.path
+    return _file(location.path) if isinstance(location, FileLocation) else _server(project, target, location)
+
+
+def _file(file: Path) -> Check:
     if not file.is_file():
         return Check("warehouse", "warning", f"{file} does not exist yet", "`penstock dbt build` makes it")
     if holders := _holders(file) | _holders(file.with_name(file.name + ".lock")):
         detail = f"{file} is held by {', '.join(sorted(holders))}"
         return Check("warehouse", "warning", detail, "wait, or end that process")
     return Check("warehouse", "ok", f"{file} ({file.stat().st_size / 1e6:,.1f} MB, nobody holds it)")
+
+
+def _server(project: Path, target: str | None, location: Location) -> Check:
+    """Whether the server answers, is new enough and lets the state tables be made."""
+    try:
+        with location.open("", read_only=True) as warehouse:
+            [found] = warehouse.rows(_SERVER)
+            schema = load_project(project, target).state_schema
+            [place] = warehouse.rows(_STATE, {"schema": schema})
+    except PenstockError as error:
+        hint = error.hint or "is the server up, and may this user connect to the database and make temporary tables?"
+        return Check("warehouse", "failed", f"{location.label}: {error.code} {error.message}", hint)
+    detail = f"{location.label}, version {found['version']}"
+    if found["number"] < OLDEST_POSTGRES * 10000:
+        return Check("warehouse", "failed", detail, f"PostgreSQL {OLDEST_POSTGRES} or newer is needed")
+    if not place["writes"]:
+        hint = f"GRANT CREATE ON DATABASE … TO {found['user']}, or make schema {schema} and grant USAGE, CREATE on it"
+        return Check("warehouse", "failed", f"{detail}: {found['user']} may not make schema {schema}", hint)
+    return Check("warehouse", "ok", detail)
+
+
+_SERVER = """
+    SELECT current_setting('server_version') AS version, current_user AS "user",
+        CAST(current_setting('server_version_num') AS integer) AS number
+"""
+_STATE = """
+    SELECT coalesce(
+        (SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $schema),
+        has_database_privilege(current_database(), 'CREATE')) AS writes
+"""
 
 
 def _holders(file: Path) -> set[str]:

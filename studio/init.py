@@ -20,6 +20,7 @@ from compiler.errors import PenstockError, ProjectError, nearest
 from flows.dbt_files import DbtProject, WarehouseTarget, find_profiles, read_dbt_project, read_target
 from flows.project import PROJECT_FILE
 from flows.relations import Snapshot, relations_of, take_snapshot, write_snapshot
+from flows.warehouse.location import FileLocation
 from studio.guess import Guess, guess_contacts, guess_events
 from studio.schemas import FOLDER as SCHEMAS
 from studio.schemas import write_schemas
@@ -120,9 +121,11 @@ def _load_starter_data(folder: Path) -> None:
 
     from studio.demo import shop
 
-    warehouse = read_target(read_dbt_project(folder), None)
-    warehouse.path.parent.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(str(warehouse.path)) as connection:
+    location = read_target(read_dbt_project(folder), None).location
+    if not isinstance(location, FileLocation):
+        return
+    location.path.parent.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(str(location.path)) as connection:
         shop.load(connection, shop.generate(contacts=STARTER_CONTACTS))
 
 
@@ -131,11 +134,9 @@ def _load_starter_data(folder: Path) -> None:
 
 def _snapshot(warehouse: WarehouseTarget) -> Snapshot | None:
     """The columns of what is built; None when nothing is."""
-    from flows.warehouse.duckdb import DuckDBWarehouse
-
-    if not warehouse.path.is_file():
+    if warehouse.location.missing():
         return None
-    with DuckDBWarehouse(warehouse.path, read_only=True) as opened:
+    with warehouse.location.open("", read_only=True) as opened:
         return take_snapshot(opened, "")
 
 
@@ -172,7 +173,6 @@ def _nothing(what: str, needed: str, relations: Mapping[str, Relation]) -> Proje
 def _common_event(warehouse: WarehouseTarget, events: Guess) -> str | None:
     """The most frequent event that can stand in a file; None when the model is empty."""
     from flows.warehouse.base import table
-    from flows.warehouse.duckdb import DuckDBWarehouse
 
     name = exp.column(events.columns["name"], quoted=True)
     query = (
@@ -180,7 +180,7 @@ def _common_event(warehouse: WarehouseTarget, events: Guess) -> str | None:
         .group_by(name.copy()).order_by(exp.Ordered(this=exp.Count(this=exp.Star()), desc=True), name.copy()).limit(20)
     )  # fmt: skip
     try:
-        with DuckDBWarehouse(warehouse.path, read_only=True) as opened:
+        with warehouse.location.open("", read_only=True) as opened:
             names = [row["name"] for row in opened.rows(query)]
     except PenstockError:
         return None  # the model is declared, but not built

@@ -15,6 +15,19 @@ LOOK = timedelta(seconds=10)
 """How long somebody who only wants to look waits for the warehouse."""
 
 
+def check_there(project: Project) -> None:
+    """Refuse a target without a warehouse.
+
+    Raises:
+        ProjectError: E510.
+    """
+    location = project.warehouse.location
+    if location.missing():
+        raise ProjectError(
+            f"there is no warehouse at {location.label}", code="E510", hint="`penstock dbt build` makes it"
+        )
+
+
 @contextmanager
 def state_of(project: Project) -> Iterator[Warehouse]:
     """A connection to a warehouse that has state tables.
@@ -23,10 +36,7 @@ def state_of(project: Project) -> Iterator[Warehouse]:
         ProjectError: E510, there is no warehouse or no state in it.
         WarehouseLocked: somebody else holds the warehouse; the message names the process.
     """
-    if not project.warehouse.path.is_file():
-        raise ProjectError(
-            f"there is no warehouse at {project.warehouse.path}", code="E510", hint="`penstock dbt build` makes it"
-        )
+    check_there(project)
     with project.open_warehouse(read_only=True, wait=LOOK) as warehouse:
         if read_meta(warehouse, project.state_schema) is None:
             raise ProjectError(

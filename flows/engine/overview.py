@@ -149,5 +149,5 @@ _DELIVERIES = """
 _OPEN = "SELECT state, count(*) AS n FROM outbox GROUP BY state ORDER BY state"
 _FAILED = """
     SELECT concat_ws(' ', destination, code) AS what, count(*) AS n FROM outbox_closed WHERE state IN ('failed', 'dead')
-    GROUP BY ALL ORDER BY n DESC, what LIMIT 10
+    GROUP BY concat_ws(' ', destination, code) ORDER BY n DESC, what LIMIT 10
 """

@@ -8,12 +8,16 @@ from typing import Any
 
 from sqlglot import exp
 
-from compiler.catalog import Relation
+from compiler.catalog import DataType, Relation, data_type
 from compiler.condition import relation_table
 from flows.journal.tables import StateName, StateTables
 from flows.warehouse.base import Place, Warehouse, table
 
-_TEXTUAL = ("UUID", "JSON", "JSONB")
+_ZONED = "timestamptz"
+_NEAREST: Mapping[DataType, str] = {
+    "integer": "bigint", "number": "double", "boolean": "boolean", "timestamp": "timestamp", "date": "date",
+    "json": "json", "uuid": "uuid", "array": "text[]",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,7 @@ class Scratch:
         if len(where) > 1:
             schema = exp.Table(db=exp.to_identifier(where[-2], quoted=True))
             self.memory.execute(exp.Create(this=schema, kind="SCHEMA", exists=True))
-        kinds = {
-            name: exp.DataType.build(kind, dialect=type(self.live).dialect) for name, kind in relation.columns.items()
-        }
+        kinds = {name: self._kind(relation, name) for name in relation.columns}
         kinds.update({name: exp.DataType.build(kind) for name, kind in more.items()})
         columns = [exp.ColumnDef(this=exp.to_identifier(name, quoted=True), kind=kind) for name, kind in kinds.items()]
         self.memory.execute(exp.Create(this=exp.Schema(this=table(where), expressions=columns), kind="TABLE"))
@@ -52,7 +54,7 @@ class Scratch:
 
     def rows_of(self, relation: Relation) -> exp.Select:
         """All rows and columns of a relation, alias `m`, as they travel."""
-        values = [_portable(relation, name).as_(name, quoted=True) for name in relation.columns]
+        values = [self._portable(name, relation.type_of(name)).as_(name, quoted=True) for name in relation.columns]
         return exp.select(*values).from_(relation_table(relation, "m"))
 
     def state(
@@ -62,17 +64,24 @@ class Scratch:
         if not self.live.relation_exists(state.place(source)):
             return 0
         there, place = self.live.columns(state.place(source)), state.place(into or source)
-        values = []
-        for name in self.memory.columns(place):
-            if name in there:
-                column: exp.Expr = exp.column(name, table="m", quoted=True)
-                textual = there[name].upper() in _TEXTUAL
-                values.append((exp.cast(column, "text") if textual else column).as_(name, quoted=True))
+        wanted = [name for name in self.memory.columns(place) if name in there]
+        values = [self._portable(name, data_type(there[name])).as_(name, quoted=True) for name in wanted]
         rows = exp.select(*values).from_(exp.alias_(state[source], "m", table=True))
         data = self.live.fetch(rows.where(where.copy()) if where is not None else rows, self.given)
         return self.memory.load(place, data) if data.num_rows else 0
 
+    @property
+    def _alike(self) -> bool:
+        return type(self.live).dialect == type(self.memory).dialect
 
-def _portable(relation: Relation, name: str) -> exp.Expr:
-    column: exp.Expr = exp.column(exp.to_identifier(name, quoted=True), table="m")
-    return exp.cast(column, "text") if relation.columns[name].upper() in _TEXTUAL else column
+    def _kind(self, relation: Relation, name: str) -> exp.DataType:
+        """The copy's type of a column: the same where the copy knows the live types, else the nearest."""
+        if self._alike:
+            return exp.DataType.build(relation.columns[name], dialect=type(self.memory).dialect)
+        return exp.DataType.build(_ZONED if relation.zoned(name) else _NEAREST.get(relation.type_of(name), "text"))
+
+    def _portable(self, name: str, kind: DataType) -> exp.Expr:
+        """A column of `m` as it travels: what only one warehouse knows as text."""
+        column: exp.Expr = exp.column(exp.to_identifier(name, quoted=True), table="m")
+        travels = kind not in ("uuid", "json") and (self._alike or kind != "other")
+        return column if travels else exp.cast(column, "text")

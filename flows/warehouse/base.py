@@ -77,6 +77,10 @@ class Warehouse(ABC):
         """Whether a table or view of that name is there."""
 
     @abstractmethod
+    def relations(self) -> dict[Place, dict[str, str]]:
+        """Every table and view that this session may see, by (schema, table): column name -> type name, in order."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close the connection and let go of every lock; a second call does nothing."""
 

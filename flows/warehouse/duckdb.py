@@ -127,6 +127,13 @@ class DuckDBWarehouse(Warehouse):
             return True
         return True
 
+    def relations(self) -> dict[Place, dict[str, str]]:
+        """See `Warehouse.relations`."""
+        found: dict[Place, dict[str, str]] = {}
+        for row in self.rows(_RELATIONS):
+            found.setdefault((row["table_schema"], row["table_name"]), {})[row["column_name"]] = row["data_type"]
+        return found
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """See `Warehouse.transaction`."""
@@ -229,6 +236,11 @@ WHERE lower(table_name) = lower($relation)
            ELSE lower(table_schema) = lower($owner) AND table_catalog = current_database()
              OR table_schema = 'main' AND lower(table_catalog) = lower($owner) END
 ORDER BY ordinal_position
+"""
+
+_RELATIONS = """
+SELECT table_schema, table_name, column_name, data_type FROM information_schema.columns
+WHERE table_catalog = current_database() ORDER BY table_schema, table_name, ordinal_position
 """
 
 

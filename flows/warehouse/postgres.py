@@ -40,6 +40,9 @@ _SETTINGS: Mapping[str, str] = {
 _TEMPORARY = "pg_temp"
 _WORDS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<percent>%)|(?P<end>;)|\$(?P<name>[A-Za-z_][A-Za-z0-9_]*)")
 _REPLACED = "DROP TABLE IF EXISTS "
+# A session that only reads may fill temporary tables, but not make them.
+_REPLACED_TEMPORARY = f'{_REPLACED}"{_TEMPORARY}".'
+_BUT_THIS = "SET TRANSACTION READ WRITE; "
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # Messages of these classes quote values of rows, which may be personal data.
 _QUOTING = (psycopg.DataError, psycopg.IntegrityError)
@@ -51,6 +54,7 @@ class PostgresWarehouse(Warehouse):
 
     `connection` are libpq's parameters (host, port, user, password, dbname …). With `turn`, a name, the session holds
     an advisory lock of that name until it is closed, and waits for another session that holds it, at most `wait`.
+    A session that is `read_only` writes its own temporary tables and nothing else; `role` is the one it becomes.
     Table `pg_temp.iana_zones` holds the time zone names that zoneinfo and the server both know;
     `pg_temp.utc_instant(wall, zone)` is a function.
 
@@ -62,13 +66,17 @@ class PostgresWarehouse(Warehouse):
     dialect: ClassVar[str] = PenstockPostgres.__name__.lower()
 
     def __init__(
-        self, connection: Mapping[str, str | int], *, turn: str | None = None, schema: str | None = None,
-        wait: timedelta = DEFAULT_WAIT,
+        self, connection: Mapping[str, str | int], *, role: str | None = None, turn: str | None = None,
+        schema: str | None = None, read_only: bool = False, wait: timedelta = DEFAULT_WAIT,
     ) -> None:  # fmt: skip
         self._in_transaction = False
+        self._read_only = False
         self._connection: psycopg.Connection[TupleRow] | None = _connect(connection)
         try:
-            self._prepare(schema)
+            self._prepare(role, schema)
+            if read_only:
+                self.execute("SET default_transaction_read_only = on")
+                self._read_only = True
             if turn is not None:
                 self._take_turn(turn, Patience(wait))
         except psycopg.Error as error:
@@ -124,6 +132,13 @@ class PostgresWarehouse(Warehouse):
         """See `Warehouse.relation_exists`."""
         return bool(self.rows(_COLUMNS, _place_parameters(place)))
 
+    def relations(self) -> dict[Place, dict[str, str]]:
+        """See `Warehouse.relations`."""
+        found: dict[Place, dict[str, str]] = {}
+        for row in self.rows(_RELATIONS):
+            found.setdefault((row["owner"], row["relation"]), {})[row["name"]] = row["type"]
+        return found
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """See `Warehouse.transaction`."""
@@ -148,8 +163,10 @@ class PostgresWarehouse(Warehouse):
 
     # ------------------------------------------------------------ inside
 
-    def _prepare(self, schema: str | None) -> None:
+    def _prepare(self, role: str | None, schema: str | None) -> None:
         connection = self._open_connection()
+        if role is not None:
+            connection.execute("SELECT set_config('role', %s, false)", (role,))
         for name, value in _SETTINGS.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         if schema is not None:
@@ -170,6 +187,8 @@ class PostgresWarehouse(Warehouse):
 
     def _run(self, sql: exp.Expr | str, parameters: Parameters | None) -> psycopg.Cursor[TupleRow]:
         text, names = _prepared(sql if isinstance(sql, str) else self.sql(sql))
+        if self._read_only and text.startswith(_REPLACED_TEMPORARY):
+            text = _BUT_THIS + text
         given = parameters or {}
         cursor = self._open_connection().cursor()
         try:
@@ -272,6 +291,14 @@ WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND lower(c.relname) = lower($relat
         WHEN $owner = 'pg_temp' THEN n.oid = pg_my_temp_schema()
         ELSE lower(n.nspname) = lower($owner) END
 ORDER BY a.attnum
+"""
+_RELATIONS = """
+SELECT n.nspname AS owner, c.relname AS relation, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    AND has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
+ORDER BY n.nspname, c.relname, a.attnum
 """
 _HOLDER = """
 SELECT s.pid, s.application_name AS command, s.backend_start AS since, s.client_addr AS address

@@ -33,7 +33,7 @@ from flows.relations import take_snapshot
 from studio.console import Console
 from studio.moment import instant, present
 from studio.options import Options
-from studio.state import LOOK
+from studio.state import LOOK, check_there
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -78,10 +78,7 @@ def preview(
     """
     definition = _definition(project, workflow)
     taken = [assumed(text) for text in assume]
-    if not project.warehouse.path.is_file():
-        raise ProjectError(
-            f"there is no warehouse at {project.warehouse.path}", code="E510", hint="`penstock dbt build` makes it"
-        )
+    check_there(project)
     policy = project.settings.effective_policy
     with project.open_warehouse(read_only=True, wait=LOOK) as live:
         catalog = project.catalog_with(take_snapshot(live, project.state_schema))

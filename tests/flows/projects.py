@@ -30,6 +30,19 @@ shop:
     cloud: {type: snowflake}
     memory: {type: duckdb, path: ":memory:"}
     secret: {type: duckdb, path: "{{ env_var('SHOP_MISSING') }}"}
+    server: &server
+      type: postgres
+      host: db.example
+      port: "{{ env_var('SHOP_PORT') | as_number }}"
+      user: shop
+      pass: "{{ env_var('SHOP_PASSWORD') }}"
+      dbname: sales
+      schema: marts
+      search_path: marts, public
+      sslmode: require
+      role: writer
+    bare: {type: postgres, port: 5432}
+    jinja: {<<: *server, port: 5432, pass: "{{ target.name }}"}
 """
 SCHEMA = """\
 models:

@@ -10,12 +10,21 @@ import pytest
 from compiler.errors import DefinitionError, ProjectError
 from flows.project import find_project, load_project, snapshot_catalog
 from flows.warehouse.duckdb import DuckDBWarehouse
+from flows.warehouse.location import FileLocation, ServerLocation
 from tests.flows.projects import PENSTOCK, build_models, write_project
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("PENSTOCK_PROJECT_DIR", "DBT_PROFILES_DIR", "SHOP_TARGET", "SHOP_FILE", "SHOP_MISSING"):
+    for name in (
+        "PENSTOCK_PROJECT_DIR",
+        "DBT_PROFILES_DIR",
+        "SHOP_TARGET",
+        "SHOP_FILE",
+        "SHOP_MISSING",
+        "SHOP_PORT",
+        "SHOP_PASSWORD",
+    ):
         monkeypatch.delenv(name, raising=False)
     return write_project(tmp_path / "shop")
 
@@ -47,8 +56,8 @@ def test_a_target_decides_warehouse_state_and_overrides(folder: Path) -> None:
     dev, prod = load_project(folder), load_project(folder, "prod")
     assert (dev.workspace, dev.deliver, dev.state_schema) == ("shop/dev", "outbox", "penstock_dev")
     assert (prod.workspace, prod.deliver, prod.state_schema) == ("shop/prod", "live", "penstock")
-    assert dev.warehouse.path == folder / "shop.duckdb"
-    assert (dev.warehouse.schema, prod.warehouse.path) == ("marts", folder / "prod.duckdb")
+    assert dev.warehouse.location == FileLocation(folder / "shop.duckdb")
+    assert (dev.warehouse.schema, prod.warehouse.location) == ("marts", FileLocation(folder / "prod.duckdb"))
     assert dev.settings.destinations["mail"]["host"] == "{{ env_var('MAIL_HOST', 'localhost') }}"
     assert prod.settings.destinations["mail"]["host"] == "mail.shop.example"
     assert prod.settings.destinations["mail"]["notify_to"] == {"sales": "sales@shop.example"}
@@ -61,7 +70,24 @@ def test_variables_choose_target_and_file(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SHOP_TARGET", "prod")
     assert load_project(folder).target == "prod"
     monkeypatch.setenv("SHOP_FILE", "/data/other.duckdb")
-    assert load_project(folder, "dev").warehouse.path == Path("/data/other.duckdb")
+    assert load_project(folder, "dev").warehouse.location == FileLocation(Path("/data/other.duckdb"))
+
+
+def test_a_server_is_read_as_dbt_reads_it_and_its_password_is_not_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "{{ s3cret }}")
+    monkeypatch.setenv("SHOP_PORT", "6543")
+    project = load_project(folder, "server")
+    location = project.warehouse.location
+    assert isinstance(location, ServerLocation)
+    assert dict(location.parameters) == {
+        "host": "db.example", "port": "6543", "user": "shop", "password": "{{ s3cret }}", "dbname": "sales",
+        "sslmode": "require", "connect_timeout": 10, "options": "-c search_path=marts,\\ public",
+    }  # fmt: skip
+    assert (location.role, project.warehouse.schema, project.warehouse.type) == ("writer", "marts", "postgres")
+    assert location.label == "PostgreSQL database sales on db.example:6543"
+    assert "s3cret" not in repr(project)
 
 
 def test_profiles_are_looked_for_where_dbt_looks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +109,8 @@ def test_profiles_are_looked_for_where_dbt_looks(folder: Path, tmp_path: Path, m
         ("cloud", "E505", "snowflake"),
         ("memory", "E505", "no file"),
         ("secret", "E503", "environment variable SHOP_MISSING"),
+        ("bare", "E505", "has no host"),
+        ("jinja", "E503", "cannot read the value of 'pass'"),
     ],
 )
 def test_a_target_that_cannot_be_used_is_an_error(folder: Path, target: str, code: str, says: str) -> None:

@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from flows.project import load_project
 from flows.warehouse.duckdb import DuckDBWarehouse
+from flows.warehouse.location import FileLocation
 from studio.demo.project import shipped_project
 from studio.demo.shop import generate, load
 
@@ -297,13 +298,15 @@ def write(project: Path) -> None:
 def ask(project: Path) -> None:
     """Asks as a notebook does: through the project, waiting for its turn, and as a stranger with a short look."""
     where, answers = load_project(project), Counter[str]()
+    location = where.warehouse.location
+    assert isinstance(location, FileLocation)
 
     def step() -> None:
         with where.open_warehouse(read_only=True, wait=timedelta(minutes=5)) as warehouse:
             warehouse.rows("select count(*) as n from raw.web_events")
         answers["through the project"] += 1
         try:
-            with duckdb.connect(str(where.warehouse.path), read_only=True) as connection:
+            with duckdb.connect(str(location.path), read_only=True) as connection:
                 connection.execute("select count(*) from raw.web_events").fetchall()
             answers["as a stranger"] += 1
         except duckdb.IOException as error:

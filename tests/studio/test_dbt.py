@@ -12,6 +12,7 @@ import pytest
 from compiler.errors import ProjectError, WarehouseLocked
 from flows.build import run_dbt
 from flows.project import load_project
+from flows.warehouse.location import FileLocation
 from flows.warehouse.lock import Patience, SidecarLock
 from studio import cli
 from tests.studio.projects import bakery, replaced, write
@@ -36,7 +37,9 @@ def test_dbt_builds_with_the_variables_of_the_target_and_the_catalog_is_known_th
 
 def test_dbt_waits_for_the_warehouse_and_names_its_holder(tmp_path: Path) -> None:
     project = load_project(bakery(tmp_path))
-    lock = SidecarLock(project.warehouse.path)
+    location = project.warehouse.location
+    assert isinstance(location, FileLocation)
+    lock = SidecarLock(location.path)
     assert lock.acquire(Patience(timedelta(0)))
     try:
         with pytest.raises(WarehouseLocked, match="held by process"):

@@ -56,6 +56,14 @@ def test_a_conflict_names_the_session_that_has_its_turn(parameters: Parameters) 
     PostgresWarehouse(parameters, turn="penstock", wait=SHORT).close()
 
 
+def test_a_session_becomes_its_role(parameters: Parameters) -> None:
+    with PostgresWarehouse(parameters) as warehouse:
+        warehouse.execute("create role clerk")
+        warehouse.execute("create table secrets (a integer)")
+        with PostgresWarehouse(parameters, role="clerk") as clerk, pytest.raises(WarehouseError, match="denied"):
+            clerk.rows("select a from secrets")
+
+
 COUNTER = """
 import json, sys
 from flows.warehouse.postgres import PostgresWarehouse
