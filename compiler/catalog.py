@@ -62,8 +62,18 @@ class Relation:
 
 
 @dataclass(frozen=True)
+class MergeModel:
+    """Which contact became part of which: a model and its columns."""
+
+    relation: Relation
+    from_: str
+    into: str
+    at: str
+
+
+@dataclass(frozen=True)
 class ContactModel:
-    """The contact mapping of penstock.yaml; each attribute but `relation` and `fields` is a column name."""
+    """The contact mapping of penstock.yaml; beside `relation`, `fields` and `merges` attributes are column names."""
 
     relation: Relation
     id: str
@@ -77,6 +87,7 @@ class ContactModel:
     tags: str | None = None
     push_token: str | None = None
     fields: Mapping[str, DataType] = field(default_factory=dict)
+    merges: MergeModel | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from compiler.errors import ConditionError, Problem, nearest
 from compiler.frames import Needs
 from compiler.graph import YamlPath, counted_steps, flow
 from compiler.lookup import frame, tick_at
+from compiler.ownership import owner, with_owner
 from compiler.plan import ASKED, MODEL_ROWS, AudienceEntry, EntryRules, EventEntry, ModelEntry, ScheduleEntry
 from compiler.workflow import (
     AudienceTrigger,
@@ -250,12 +251,14 @@ class EntryPlanner:
             return ModelEntry(name, exp.select("1"), exp.select("1"))
         columns = [frames.utc(relation, column, "m").as_(f"r_{column}", quoted=True) for column in relation.columns]
         base = exp.select(*columns).from_(relation_table(relation, "m"))
+        contact = exp.cast(self.contact.tree.copy(), "text")
         keyed = exp.select(
-            "f.*", exp.cast(self.contact.tree.copy(), "text").as_("contact_id"),
+            "f.*", owner(self.catalog, contact).as_("contact_id"),
             exp.cast(self.row_key.tree.copy(), "text").as_("entry_ref"),
             exp.cast(self.key.tree.copy() if self.key else exp.null(), "text").as_("key"),
             exp.cast(self.moment.tree.copy(), "timestamp").as_("entry_at"),
         ).from_(base.subquery("f"))  # fmt: skip
+        keyed = with_owner(keyed, self.catalog, contact)
         where = self.where
         if where is not None and not (where.lookups or where.facts or where.contact_columns or where.subquery):
             keyed = keyed.where(where.tree.copy())

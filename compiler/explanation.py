@@ -28,6 +28,7 @@ from compiler.errors import ConditionError
 from compiler.frames import Needs
 from compiler.kept import kept
 from compiler.lookup import tick_at
+from compiler.ownership import owner, with_owner
 from compiler.plan import SCOPE
 from compiler.planner import merged_policy
 from compiler.workflow import AudienceTrigger, EventTrigger, ModelTrigger, Policy, ScheduleTrigger, Workflow
@@ -237,11 +238,12 @@ def newest_row(workflow: Workflow, catalog: Catalog) -> exp.Select:
     scope = Scope(catalog, entry=shape)
     columns = [frames.utc(relation, name, "m").as_(f"r_{name}", quoted=True) for name in relation.columns]
     base = exp.select(*columns).from_(relation_table(relation, "m"))
+    contact = exp.cast(compile_value(trigger.contact, scope).tree, "text")
     keyed = exp.select(
-        "f.*", exp.cast(compile_value(trigger.contact, scope).tree, "text").as_("contact_id"),
+        "f.*", owner(catalog, contact).as_("contact_id"),
         exp.cast(compile_value(trigger.key, scope).tree, "text").as_("entry_ref"),
         exp.cast(compile_value(trigger.at, scope).tree, "timestamp").as_("entry_at"),
     ).from_(base.subquery("f"))  # fmt: skip
-    rows = exp.select("n.*").from_(keyed.subquery("n")).where(_same_contact("n"))
+    rows = exp.select("n.*").from_(with_owner(keyed, catalog, contact).subquery("n")).where(_same_contact("n"))
     rows = rows.where(exp.LTE(this=exp.column("entry_at", table="n"), expression=tick_at()))
     return rows.order_by("n.entry_at DESC", "n.entry_ref DESC").limit(1)

@@ -14,6 +14,7 @@ from sqlglot import exp
 from compiler.catalog import Catalog, Relation
 from compiler.condition import Condition, relation_table
 from compiler.lookup import Fact, Lookup, event, frame, names_match, tick_at
+from compiler.ownership import of_merged, owner, with_owner, without_merged
 from compiler.typed import sql_type
 
 ARRIVALS = "tick_arrivals"
@@ -127,9 +128,10 @@ def first_of_each(rows: exp.Select) -> exp.Select:
 
 def _model_events(catalog: Catalog, properties: Mapping[str, str], entry: Iterable[str] | None) -> exp.Select:
     events, relation = catalog.events, catalog.events.relation
+    contact = text(relation, events.contact, "m")
     columns = [
         text(relation, events.id, "m").as_("event_id"),
-        text(relation, events.contact, "m").as_("contact_id"),
+        owner(catalog, contact).as_("contact_id"),
         text(relation, events.name, "m").as_("name"),
         timestamp(relation, events.time, "m").as_("event_time"),
         timestamp(relation, events.loaded_at, "m").as_("loaded_at"),
@@ -149,15 +151,17 @@ def _model_events(catalog: Catalog, properties: Mapping[str, str], entry: Iterab
         named = [(name, utc(relation, name, "m")) for name in relation.columns if name != events.data]
         data = exp.column(exp.to_identifier(events.data, quoted=True), table="m") if events.data else None
         columns.append(_entry(text(relation, events.name, "m"), entry, _merged_json(named, data)))
-    known = exp.Not(this=exp.Is(this=text(relation, events.contact, "m"), expression=exp.Null()))
-    return exp.select(*columns).from_(relation_table(relation, "m")).where(known)
+    known = exp.Not(this=exp.Is(this=contact.copy(), expression=exp.Null()))
+    return with_owner(exp.select(*columns).from_(relation_table(relation, "m")), catalog, contact).where(known)
 
 
 def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: Iterable[str] | None) -> exp.Select:
     events = catalog.events
-    own = {"event_id": "event_id", "contact_id": "contact_id", "name": "name", "event_time": "event_time",
-           "loaded_at": "loaded_at"}  # fmt: skip
-    columns: list[exp.Expr] = [exp.column(source, table="o").as_(target) for target, source in own.items()]
+    contact = exp.column("contact_id", table="o")
+    columns: list[exp.Expr] = [
+        (owner(catalog, contact) if name == "contact_id" else exp.column(name, table="o")).as_(name)
+        for name in ("event_id", "contact_id", "name", "event_time", "loaded_at")
+    ]
     columns += [exp.Literal.string("penstock").as_("source"), exp.column("seq", table="o").as_("seq")]
     for name, kind in sorted(properties.items()):
         if name == "action_id":
@@ -174,8 +178,8 @@ def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: Iterable
         row = _merged_json(named, exp.column("data", table="o"))
         columns.append(_entry(exp.column("name", table="o"), entry, row))
     table = exp.table_("events", db=catalog.state_schema, alias="o")
-    known = exp.Not(this=exp.Is(this=exp.column("contact_id", table="o"), expression=exp.Null()))
-    return exp.select(*columns).from_(table).where(known)
+    known = exp.Not(this=exp.Is(this=contact.copy(), expression=exp.Null()))
+    return with_owner(exp.select(*columns).from_(table), catalog, contact).where(known)
 
 
 def _entry(name: exp.Expr, names: Iterable[str], row: exp.Expr) -> exp.Expr:
@@ -212,7 +216,8 @@ def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str | N
     m_unsubscribed, m_groups, with `_sms` and `_push` behind them for the channels beside e-mail. The model's column of
     bounces is about the e-mail address, the others are about all channels.
 
-    What forbids a message is the model's own columns OR-ed with `suppressions`, by contact and by address.
+    What forbids a message is the model's own columns OR-ed with `suppressions`, by contact and by address. Contacts
+    that became part of others are left out; their opt-outs count for those.
     """
     contact, relation = catalog.contact, catalog.contact.relation
     selected: list[exp.Expr] = [text(relation, contact.id, "m").as_("contact_id")]
@@ -235,7 +240,8 @@ def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str | N
         zone = exp.column(exp.to_identifier(contact.timezone, quoted=True), table="m")
         rows = rows.join(exp.table_(ZONES, alias="z"), on=exp.EQ(this=exp.column("name", table="z"), expression=zone),
                          join_type="left")  # fmt: skip
-    return _with_suppressions(rows, catalog)
+    rows = without_merged(rows, catalog, text(relation, contact.id, "m"))
+    return _with_suppressions(_with_opt_outs_of_merged(rows, catalog), catalog)
 
 
 def zone_digest(catalog: Catalog) -> exp.Select:
@@ -286,9 +292,15 @@ def _forbidden(catalog: Catalog, channel: str, column: str | None, suppressed: s
         for alias in _suppressed_by(catalog, channel)
     ]
     if column:
-        value = exp.column(exp.to_identifier(column, quoted=True), table="m")
-        found.append(exp.Coalesce(this=exp.cast(value, "boolean"), expressions=[exp.false()]))
+        found.append(_said(column))
+    if column and suppressed == "unsubscribed" and catalog.contact.merges is not None:
+        found.append(exp.Coalesce(this=exp.column(suppressed, table=_MERGED), expressions=[exp.false()]))
     return exp.or_(*found) if found else exp.false()
+
+
+def _said(column: str) -> exp.Expr:
+    value = exp.column(exp.to_identifier(column, quoted=True), table="m")
+    return exp.Coalesce(this=exp.cast(value, "boolean"), expressions=[exp.false()])
 
 
 def _groups(catalog: Catalog, channel: str) -> exp.Expr:
@@ -301,10 +313,38 @@ def _groups(catalog: Catalog, channel: str) -> exp.Expr:
     if column:
         value = exp.cast(exp.column(exp.to_identifier(column, quoted=True), table="m"), "text[]")
         pieces.append(exp.Coalesce(this=value, expressions=[empty.copy()]))
+    if column and catalog.contact.merges is not None:
+        pieces.append(exp.Coalesce(this=exp.column("groups", table=_MERGED_GROUPS), expressions=[empty.copy()]))
     joined = pieces[0] if pieces else empty
     for piece in pieces[1:]:
         joined = exp.ArrayConcat(this=joined, expressions=[piece])
     return joined
+
+
+_MERGED, _MERGED_GROUPS = "um", "gm"
+
+
+def _with_opt_outs_of_merged(rows: exp.Select, catalog: Catalog) -> exp.Select:
+    """What the model says of contacts that became part of others, beside those."""
+    contact, relation = catalog.contact, catalog.contact.relation
+    if contact.merges is None:
+        return rows
+    identity = text(relation, contact.id, "m")
+    found: dict[str, exp.Select] = {}
+    if contact.unsubscribed:
+        said = exp.LogicalOr(this=_said(contact.unsubscribed)).as_("unsubscribed")
+        each = of_merged(exp.select(said).from_(relation_table(relation, "m")), catalog, identity)
+        found[_MERGED] = each.group_by("g.into_id")
+    if contact.unsubscribed_groups:
+        listed = exp.cast(exp.column(exp.to_identifier(contact.unsubscribed_groups, quoted=True), table="m"), "text[]")
+        one = exp.select(exp.Explode(this=listed).as_("name")).from_(relation_table(relation, "m"))
+        all_of_them = exp.ArrayAgg(this=exp.column("name", table="l")).as_("groups")
+        each = of_merged(one, catalog, identity)
+        found[_MERGED_GROUPS] = exp.select("l.who", all_of_them).from_(each.subquery("l")).group_by("l.who")
+    for alias, query in found.items():
+        same = exp.EQ(this=exp.column("who", table=alias), expression=identity.copy())
+        rows = rows.join(query.subquery(alias), on=same, join_type="left")
+    return rows
 
 
 def address_hash(address: exp.Expr) -> exp.Expr:
@@ -324,7 +364,7 @@ def _with_suppressions(rows: exp.Select, catalog: Catalog) -> exp.Select:
         hashed = address_hash(text(relation, column, "m")) if column else _null("text")
         known = {"contact_id": text(relation, contact.id, "m"), "address_hash": hashed}
         for alias, (who, value) in zip(_suppressed_by(catalog, channel), known.items(), strict=True):
-            active = _active_suppressions(catalog.state_schema, who, channel)
+            active = _active_suppressions(catalog, who, channel)
             rows = rows.join(
                 exp.Subquery(this=active, alias=exp.TableAlias(this=exp.to_identifier(alias))), join_type="left",
                 on=exp.EQ(this=exp.column("who", table=alias), expression=value),
@@ -332,11 +372,17 @@ def _with_suppressions(rows: exp.Select, catalog: Catalog) -> exp.Select:
     return rows
 
 
-def _active_suppressions(schema: str, who: str, channel: str) -> exp.Select:
-    """Per contact or address on a channel: bounced, unsubscribed, groups; the last row per scope decides."""
-    column = exp.column(who, table="s")
+def _active_suppressions(catalog: Catalog, who: str, channel: str) -> exp.Select:
+    """Per contact or address on a channel: bounced, unsubscribed, groups; the last row per scope decides.
+
+    An opt-out of a contact that became part of another one is the other's; a bounce was about the address it had.
+    """
+    column: exp.Expr = exp.column(who, table="s")
     is_bounce = exp.In(this=exp.column("reason", table="s"),
                        expressions=[exp.Literal.string("bounced"), exp.Literal.string("hard_bounce")])  # fmt: skip
+    merges = who == "contact_id" and catalog.contact.merges is not None
+    if merges:
+        column = exp.Case(ifs=[exp.If(this=is_bounce.copy(), true=column)], default=owner(catalog, column.copy()))
     newest = exp.Window(
         this=exp.RowNumber(),
         partition_by=[column.copy(), exp.column("channel", table="s"), exp.column("scope", table="s"), is_bounce],
@@ -351,7 +397,7 @@ def _active_suppressions(schema: str, who: str, channel: str) -> exp.Select:
     )
     latest = (
         exp.select(column.copy().as_("who"), "s.scope", "s.action", is_bounce.copy().as_("is_bounce"))
-        .from_(exp.table_("suppressions", db=schema, alias="s"))
+        .from_(exp.table_("suppressions", db=catalog.state_schema, alias="s"))
         .where(exp.and_(
             exp.Not(this=exp.Is(this=column.copy(), expression=exp.Null())),
             exp.LTE(this=exp.column("created_at", table="s"), expression=tick_at()),
@@ -359,6 +405,8 @@ def _active_suppressions(schema: str, who: str, channel: str) -> exp.Select:
         ))
         .qualify(exp.EQ(this=newest, expression=exp.Literal.number(1)))
     )  # fmt: skip
+    if merges:
+        latest = with_owner(latest, catalog, exp.column("contact_id", table="s"))
     everything = exp.EQ(this=exp.column("scope", table="t"), expression=exp.Literal.string("all"))
     bounce = exp.column("is_bounce", table="t")
     groups = exp.Filter(this=exp.ArrayAgg(this=exp.column("scope", table="t")),

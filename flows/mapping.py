@@ -6,11 +6,20 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from compiler.catalog import Catalog, ContactModel, DestinationInfo, EventModel, Relation, ScoreInfo, TemplateInfo
+from compiler.catalog import (
+    Catalog,
+    ContactModel,
+    DestinationInfo,
+    EventModel,
+    MergeModel,
+    Relation,
+    ScoreInfo,
+    TemplateInfo,
+)
 from compiler.errors import DefinitionError, Problem, ProjectError, nearest
 from compiler.yaml import YamlPath
 from destinations import REGISTRY
-from flows.settings import Settings
+from flows.settings import Merges, Settings
 
 ProblemMaker = Callable[[str, str, YamlPath, str], Problem]
 """(code, message, path in penstock.yaml, hint) -> a problem at its place."""
@@ -81,7 +90,15 @@ class _CatalogMaker:
         given = self.settings.contact
         columns = {key: getattr(given, key) for key in _CONTACT_COLUMNS}
         relation = self._mapped(given.model, ("contact",), columns)
-        return None if relation is None else ContactModel(relation, **columns, fields=dict(given.fields))
+        merges = self._merges(given.merges) if given.merges is not None else None
+        if relation is None:
+            return None
+        return ContactModel(relation, **columns, fields=dict(given.fields), merges=merges)
+
+    def _merges(self, given: Merges) -> MergeModel | None:
+        columns = {"from": given.from_, "into": given.into, "at": given.at}
+        relation = self._mapped(given.model, ("contact", "merges"), columns)
+        return None if relation is None else MergeModel(relation, given.from_, given.into, given.at)
 
     def _events(self) -> EventModel | None:
         given = self.settings.events

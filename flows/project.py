@@ -111,7 +111,6 @@ class Project:
                 problems.extend(error.problems)
                 continue
             workflows[document.workflow.workflow] = document
-        problems += self._unsupported()
         templates: dict[str, Template] = {}
         for name, files in self.template_sources.items():
             try:
@@ -119,15 +118,6 @@ class Project:
             except DefinitionError as error:
                 problems.extend(error.problems)
         return Definitions(workflows, templates, tuple(problems))
-
-    def _unsupported(self) -> Iterator[Problem]:
-        """Keys of penstock.yaml that this version reads and does not execute: refused (E900), never ignored."""
-        settings = self.settings
-        if settings.contact.merges is not None:
-            yield self._later(("contact", "merges"), "leave it out; merge contacts in the model")
-
-    def _later(self, path: tuple[str, ...], hint: str) -> Problem:
-        return self.file.problem("E900", f"'{'.'.join(path)}' is not executed by this version", path, hint)
 
     @property
     def template_sources(self) -> dict[str, dict[str, str]]:

@@ -84,7 +84,13 @@ _SUPPRESSED = """
         FROM (
             SELECT k.action_id, 'contact' AS who, s.channel, s.scope, s.action, s.created_at, s.suppression_id,
                 coalesce(s.reason IN ('bounced', 'hard_bounce'), false) AS bounce
-            FROM claim_checks AS k JOIN suppressions AS s ON s.contact_id = k.contact_id
+            FROM claim_checks AS k JOIN (
+                SELECT o.*, CASE
+                    WHEN o.reason IN ('bounced', 'hard_bounce') THEN o.contact_id
+                    ELSE coalesce(g.into_id, o.contact_id)
+                END AS owner_id
+                FROM suppressions AS o LEFT JOIN contact_merges AS g ON g.from_id = o.contact_id
+            ) AS s ON s.owner_id = k.contact_id
             WHERE (s.channel IS NULL OR s.channel = k.channel) AND (s.scope = 'all' OR s.scope = k.grp)
             UNION ALL
             SELECT k.action_id, 'address' AS who, s.channel, s.scope, s.action, s.created_at, s.suppression_id,

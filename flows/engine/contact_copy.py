@@ -14,6 +14,7 @@ from compiler.catalog import Catalog
 from compiler.condition import relation_table
 from compiler.errors import ProjectError
 from compiler.frames import ADDRESS_KEY
+from flows.engine.merging import check_not_merged
 from flows.engine.scratch import Scratch
 from flows.journal.migrations import migrate, read_meta
 from flows.journal.tables import StateName, StateTables
@@ -43,11 +44,13 @@ def copy_contact(
     other workflows than `workflow`, which so begins anew.
 
     Raises:
-        ProjectError: E516, there is no such contact.
+        ProjectError: E516, there is no such contact, or it became part of another one.
     """
+    check_not_merged(live, catalog.state_schema, contact)
     memory = DuckDBWarehouse(None)
     try:
-        copier = _Copier(live, memory, catalog, {"contact_id": contact, "workflow": workflow})
+        merged = _merged_into(live, catalog.state_schema, contact)
+        copier = _Copier(live, memory, catalog, {"contact_id": contact, "workflow": workflow}, merged)
         copier.models(named)
         events = copier.state(workspace, at)
     except BaseException:
@@ -62,6 +65,8 @@ class _Copier:
     memory: Warehouse
     catalog: Catalog
     given: dict[str, Any]
+    merged: tuple[str, ...]
+    """Contacts that became part of this one: their rows are copied too."""
 
     @property
     def scratch(self) -> Scratch:
@@ -70,22 +75,32 @@ class _Copier:
     def models(self, named: Iterable[str]) -> None:
         contact, events = self.catalog.contact, self.catalog.events
         done = {contact.relation.place, events.relation.place}
-        if not self.scratch.relation(contact.relation, _is_contact(frames.text(contact.relation, contact.id, "m"))):
+        if not self.scratch.relation(contact.relation, self._owned(frames.text(contact.relation, contact.id, "m"))):
             raise ProjectError(
                 f"no contact '{self.given['contact_id']}' in {contact.relation.name}", code="E516",
                 hint="penstock audience true",
             )  # fmt: skip
         if events.relation.place != contact.relation.place:
-            self.scratch.relation(events.relation, _is_contact(frames.text(events.relation, events.contact, "m")))
+            self.scratch.relation(events.relation, self._owned(frames.text(events.relation, events.contact, "m")))
+        if contact.merges is not None and contact.merges.relation.place not in done:
+            done.add(contact.merges.relation.place)
+            into = frames.text(contact.merges.relation, contact.merges.into, "m")
+            self.scratch.relation(contact.merges.relation, self._owned(into))
         for score in self.catalog.scores.values():
             if score.relation.place not in done:
                 done.add(score.relation.place)
-                self.scratch.relation(score.relation, _is_contact(frames.text(score.relation, score.contact, "m")))
+                self.scratch.relation(score.relation, self._owned(frames.text(score.relation, score.contact, "m")))
         for name in named:
             relation = self.catalog.relations.get(name)
             if relation is not None and relation.place not in done:
                 done.add(relation.place)
                 self.scratch.relation(relation)
+
+    def _owned(self, identity: exp.Expr) -> exp.Expr:
+        """Whether an id is the contact's, or that of one which became part of it."""
+        given = {"contact_id": self.given["contact_id"], **{f"merged_{n}": each for n, each in enumerate(self.merged)}}
+        self.given.update(given)
+        return exp.In(this=identity, expressions=[exp.Placeholder(this=name) for name in given])
 
     def state(self, workspace: str, at: datetime) -> tuple[Mapping[str, Any], ...]:
         state = StateTables(self.catalog.state_schema)
@@ -93,11 +108,12 @@ class _Copier:
         migrate(self.memory, state.schema, at, workspace, state_id=str(meta.state_id) if meta else None)
         if meta is None:
             return ()
-        own = exp.EQ(this=exp.column("contact_id", table="m"), expression=exp.Placeholder(this="contact_id"))
+        own = self._owned(exp.column("contact_id", table="m"))
         elsewhere = exp.and_(own, exp.NEQ(this=exp.column("workflow", table="m"),
                                           expression=exp.Placeholder(this="workflow")))  # fmt: skip
         for name in _KEPT:
             self.scratch.state(state, name, where=own)
+        self.scratch.state(state, "contact_merges", where=self._owned(exp.column("into_id", table="m")))
         self.scratch.state(state, "enrollments", where=elsewhere)
         # all of them as closed: nothing of another workflow is delivered here
         self.scratch.state(state, "deliveries", "outbox_closed", elsewhere)
@@ -122,5 +138,12 @@ class _Copier:
         self.scratch.state(state, "suppressions", where=exp.or_(own.copy(), by_address))
 
 
-def _is_contact(identity: exp.Expr) -> exp.Expr:
-    return exp.EQ(this=identity, expression=exp.Placeholder(this="contact_id"))
+def _merged_into(live: Warehouse, schema: str, contact: str) -> tuple[str, ...]:
+    state = StateTables(schema)
+    if not live.relation_exists(state.place("contact_merges")):
+        return ()
+    rows = live.rows(state.statement(live, _MERGED), {"contact_id": contact})
+    return tuple(row["from_id"] for row in rows)
+
+
+_MERGED = "SELECT from_id FROM contact_merges WHERE into_id = $contact_id ORDER BY from_id"

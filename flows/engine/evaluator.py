@@ -1,7 +1,7 @@
 """The tick: all due work of all workflows in one transaction (architecture §4, §7).
 
-Order: arrivals · goals and exits · admission · goals and exits of who entered · advance · the tick row, last. A
-workflow whose statement fails is set aside and the tick starts again without it; the third time in a row it is
+Order: merges · arrivals · goals and exits · admission · goals and exits of who entered · advance · the tick row, last.
+A workflow whose statement fails is set aside and the tick starts again without it; the third time in a row it is
 quarantined.
 """
 
@@ -26,6 +26,7 @@ from flows.engine.controls import paused
 from flows.engine.crash import crash_point
 from flows.engine.decisions import record
 from flows.engine.deployment import BEGINNING, Deployment
+from flows.engine.merging import merge_contacts
 from flows.engine.migrating import migrate_enrollments
 from flows.engine.occurrences import find_occurrences
 from flows.engine.turns import take_turns
@@ -168,6 +169,7 @@ class _Tick:
     def run(self) -> Watermarks:
         work, started = self.work, self.before.started
         held = paused(work)
+        merge_contacts(work)
         after, arrived = collect(work, self.before, self.pending)
         self.arrived = frozenset(arrived)
         work.count("arrivals", sum(arrived.values()))

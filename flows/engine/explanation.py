@@ -20,6 +20,7 @@ from compiler.frames import ADDRESS_KEY, text
 from compiler.graph import FlowNode, flow
 from compiler.workflow import AudienceTrigger, EventTrigger, ModelTrigger, Policy, WaitForStep, Workflow
 from flows.engine.log import LogRow, log_rows
+from flows.engine.merging import check_not_merged
 from flows.journal.tables import StateTables
 from flows.warehouse.base import Warehouse
 
@@ -161,7 +162,7 @@ def explain(warehouse: Warehouse, subjects: Subjects, contact: str, at: datetime
     """Explain one contact in one workflow at an instant.
 
     Raises:
-        ProjectError: E516, there is no such contact.
+        ProjectError: E516, there is no such contact, or it became part of another one.
         ConditionError: a published condition no longer compiles.
     """
     look = _Look(warehouse, subjects, contact, at)
@@ -191,6 +192,7 @@ class _Look:
 
     def check_contact(self) -> None:
         model = self.subjects.catalog.contact
+        check_not_merged(self.warehouse, self.subjects.catalog.state_schema, self.contact)
         identity = text(model.relation, model.id, "m")
         known = exp.select(identity.as_("id")).from_(relation_table(model.relation, "m"))
         known = known.where(exp.EQ(this=identity.copy(), expression=exp.Placeholder(this=CONTACT_ID)))
@@ -323,7 +325,10 @@ _AT = """
         SELECT j.enrollment_id, j.step, j.due, row_number() OVER (
             PARTITION BY j.enrollment_id ORDER BY j.tick DESC, j.seq DESC) AS place
         FROM journal AS j
-        WHERE j.kind = 'rest' AND j.executed_at <= $tick_at AND j.workflow = $workflow AND j.contact_id = $contact_id
+        WHERE j.kind = 'rest' AND j.executed_at <= $tick_at AND j.workflow = $workflow AND j.contact_id IN (
+            SELECT CAST($contact_id AS TEXT) UNION ALL
+            SELECT g.from_id FROM contact_merges AS g WHERE g.into_id = $contact_id
+        )
     ) AS r ON r.enrollment_id = n.enrollment_id AND r.place = 1
     WHERE n.workflow = $workflow AND n.contact_id = $contact_id AND e.tick_at <= $tick_at
 """

@@ -61,7 +61,7 @@ class Case:
     """One case; times are naive UTC.
 
     `events`: (id, contact, name, event time, properties, loaded at, visible at); `controls`: (at, pause or resume,
-    workflow or all).
+    workflow or all); `merges`: (at, contact, the contact it becomes part of).
     """
 
     id: str
@@ -79,6 +79,7 @@ class Case:
     ticks: tuple[datetime, ...]
     expect: tuple[str, ...] | None
     controls: tuple[tuple[datetime, str, str], ...] = ()
+    merges: tuple[tuple[datetime, str, str], ...] = ()
     value: Value = field(repr=False, compare=False, default_factory=lambda: Value(None))
 
     @property
@@ -156,9 +157,6 @@ class _Reader:
 
     def case(self) -> Case:
         file = self.file
-        for key, what in (("merges", "contact merges"),):
-            if getattr(file, key):
-                raise self._error((key,), f"{what} are not executed by this version", code="E900")
         events = tuple(self._event(number, row) for number, row in enumerate(file.events))
         return Case(
             id=file.id or f"case {self.number}", title=file.title, file=str(self.path), policy=self._policy(),
@@ -166,6 +164,7 @@ class _Reader:
             models={name: tuple(self._model_rows(name, rows)) for name, rows in file.models.items()},
             changes=tuple(self._change(n, row) for n, row in enumerate(file.changes)),
             scores=tuple(self._score(n, row) for n, row in enumerate(file.scores)),
+            merges=tuple(self._merge(n, row) for n, row in enumerate(file.merges)),
             workflows=(workflows := tuple(self._workflows())), templates=file.templates,
             controls=tuple(self._controls({p.document.workflow.workflow for p in workflows})),
             destination={name: tuple(answers) for name, answers in file.destination.items()},
@@ -224,6 +223,15 @@ class _Reader:
         path = ("scores", number)
         self._keys(path, row, {"contact", "name", "value", "at"})
         return self._time((*path, "at"), row["at"]), str(row["contact"]), str(row["name"]), float(row["value"])
+
+    def _merge(self, number: int, row: Mapping[str, Any]) -> tuple[datetime, str, str]:
+        path = ("merges", number)
+        self._keys(path, row, {"from", "into", "at"})
+        known = {str(contact.get("id")) for contact in self.file.contacts}
+        known |= {str(change.get("contact")) for change in self.file.changes}
+        if str(row["into"]) not in known:
+            raise self._error((*path, "into"), f"no contact '{row['into']}'", hint=nearest(str(row["into"]), known))
+        return self._time((*path, "at"), row["at"]), str(row["from"]), str(row["into"])
 
     def _workflows(self) -> Iterator[Published]:
         for number, entry in enumerate(self.file.workflows):

@@ -14,7 +14,16 @@ import pyarrow as pa
 from sqlglot import exp
 
 from compiler.actions import SIMULATED
-from compiler.catalog import Catalog, ContactModel, DataType, EventModel, Relation, ScoreInfo, TemplateInfo
+from compiler.catalog import (
+    Catalog,
+    ContactModel,
+    DataType,
+    EventModel,
+    MergeModel,
+    Relation,
+    ScoreInfo,
+    TemplateInfo,
+)
 from compiler.content import Template, parse_template, render
 from compiler.errors import DefinitionError, Problem
 from compiler.graph import flow, passed_names
@@ -39,6 +48,7 @@ SCHEMA = "penstock"
 WORKSPACE = "simulation/case"
 CONTACTS = "contacts"
 EVENTS = "events_model"
+MERGES = "merges_model"
 _MESSAGE_COLUMNS: dict[str, DataType] = {"unsubscribed_groups": "array", "tags": "array"}
 
 
@@ -234,6 +244,7 @@ class _Tables:
         self.events = sorted(case.events, key=lambda event: event[6])
         self.models = {name: sorted(rows, key=lambda row: row[0]) for name, rows in case.models.items()}
         self.scores = sorted(case.scores, key=lambda score: score[0])
+        self.merges = sorted(case.merges)
         self.controls = sorted(case.controls, key=lambda control: control[0])
         self.shown: dict[str, int] = {}
         self._create(CONTACTS, self.columns)
@@ -243,6 +254,8 @@ class _Tables:
             self._create(name, _types(row for _, row in rows))
         for name in {score[2] for score in self.scores}:
             self._create(f"score_{name}", {"contact_id": "text", "score": "number", "scored_at": "timestamp"})
+        if self.merges:
+            self._create(MERGES, {"from_id": "text", "into_id": "text", "merged_at": "timestamp"})
         self._write_contacts()
 
     def catalog(self, templates: Mapping[str, Template]) -> Catalog:
@@ -265,6 +278,7 @@ class _Tables:
             phone="phone" if "phone" in self.columns else None,
             push_token="push_token" if "push_token" in self.columns else None,
             fields={name: "other" if kind in ("array", "json") else kind for name, kind in fields.items()},
+            merges=MergeModel(self._relation(MERGES), "from_id", "into_id", "merged_at") if self.merges else None,
         )  # fmt: skip
         events = EventModel(self._relation(EVENTS), "event_id", "contact_id", "name", "event_time", "loaded_at", "data")
         infos: dict[str, TemplateInfo] = {name: template.info for name, template in templates.items()}
@@ -299,6 +313,9 @@ class _Tables:
         scored = self._due("score", [score[0] for score in self.scores], moment)
         for at, contact, name, value in self.scores[scored.start : scored.stop]:
             self._load(f"score_{name}", [{"contact_id": contact, "score": value, "scored_at": at}])
+        merged = self._due("merges", [merge[0] for merge in self.merges], moment)
+        for at, source, into in self.merges[merged.start : merged.stop]:
+            self._load(MERGES, [{"from_id": source, "into_id": into, "merged_at": at}])
         ruled = self._due("controls", [control[0] for control in self.controls], moment)
         for number in ruled:
             self._control(number, *self.controls[number])

@@ -201,16 +201,3 @@ def test_problems_of_definition_files_are_collected_and_good_files_stay(folder: 
     definitions = load_project(folder).definitions
     assert (set(definitions.workflows), set(definitions.templates)) == ({"greet"}, {"hello"})
     assert {problem.file for problem in definitions.problems} == {"workflows/bad.yaml", "templates/bad.txt"}
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "key"),
-    [
-        ("contact: {", "contact: {merges: {model: ref('m'), from: a, into: b, at: c}, ", "contact.merges"),
-    ],
-)
-def test_what_is_not_executed_yet_is_refused_and_not_ignored(folder: Path, old: str, new: str, key: str) -> None:
-    assert old in PENSTOCK
-    (folder / "penstock.yaml").write_text(PENSTOCK.replace(old, new))
-    (problem,) = load_project(folder).definitions.problems
-    assert (problem.code, problem.message) == ("E900", f"'{key}' is not executed by this version")
