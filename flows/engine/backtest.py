@@ -21,6 +21,7 @@ from flows.engine.clock import VirtualClock
 from flows.engine.deployment import Deployment
 from flows.engine.evaluator import Evaluator
 from flows.engine.history import History
+from flows.engine.merging import merge_times
 from flows.engine.occurrences import occurrences
 from flows.engine.receipts import accept_all, position
 from flows.engine.recheck import WITHDRAWING, rechecker
@@ -127,6 +128,7 @@ class _Backtest:
     def _busy(self) -> list[int]:
         """The ticks at which something appears that may wake, or make somebody enter."""
         moments = set(self._event_moments())
+        moments.update(merge_times(self.warehouse, self.deployment.catalog))
         for plan in self.deployment.plans:
             moments.update(self._entries(plan))
         numbers = {bisect_left(self.ticks, moment) for moment in moments}

@@ -138,6 +138,9 @@ class _Copier:
         if events.relation.place != contact.relation.place:
             names = {name for plan in plans for name in (*plan.events, *plan.wakes, *plan.trigger_events)}
             self._events(None if events.relation.name in named else sorted(names))
+        if contact.merges is not None and contact.merges.relation.place not in done:
+            done.add(contact.merges.relation.place)
+            self.scratch.relation(contact.merges.relation)  # its rows have their own time
         for score in self.catalog.scores.values():
             if score.relation.place not in done:
                 done.add(score.relation.place)

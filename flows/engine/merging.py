@@ -90,6 +90,16 @@ def in_rounds(found: Iterable[Found]) -> list[Merge]:
     return merges
 
 
+def merge_times(warehouse: Warehouse, catalog: Catalog) -> list[datetime]:
+    """The times at which contacts become part of others, past and to come, each once."""
+    model = catalog.contact.merges
+    if model is None:
+        return []
+    at = frames.timestamp(model.relation, model.at, "m")
+    rows = exp.select(at.as_("at", quoted=True)).distinct().from_(relation_table(model.relation, "m"))
+    return sorted(row["at"] for row in warehouse.rows(rows) if row["at"] is not None)
+
+
 def check_not_merged(warehouse: Warehouse, schema: str, contact: str) -> None:
     """Refuse to speak about a contact that is another one now.
 

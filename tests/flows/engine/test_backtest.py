@@ -13,10 +13,11 @@ from flows.engine.history import Span, copy_history
 from flows.engine.log import log_rows
 from flows.engine.simulation import read_cases
 from flows.engine.simulator import WORKSPACE, Simulation
-from tests.oracle.compare import differences
+from tests.oracle.compare import differences, read
 from tests.oracle.generate import generate
 
 FEW, MANY, BLOCK = 24, 1500, 6
+MERGES = Path(__file__).parents[2] / "scenarios" / "workflow_tests" / "merges.yaml"
 
 
 def told(seed: int) -> dict[str, Any]:
@@ -37,14 +38,14 @@ def told(seed: int) -> dict[str, Any]:
 
 def both(case: dict[str, Any]) -> tuple[list[str], list[str], int]:
     """The logs of live ticks and of a backtest over what they left behind, and how many ticks it left out."""
-    (read,) = read_cases(Path("random.yaml"), json.dumps(case))
-    with Simulation(read) as simulation:
+    (journey,) = read_cases(Path("random.yaml"), json.dumps(case))
+    with Simulation(journey) as simulation:
         live = list(simulation.run().log)
         deployment = simulation.deployment
         (workflow,) = deployment.workflows
-        span = Span(workflow, WORKSPACE, read.ticks[-1])
-        with copy_history(simulation.warehouse, deployment.catalog, deployment.plans, read.models, span) as history:
-            ran = run_backtest(history, deployment, read.ticks)
+        span = Span(workflow, WORKSPACE, journey.ticks[-1])
+        with copy_history(simulation.warehouse, deployment.catalog, deployment.plans, journey.models, span) as history:
+            ran = run_backtest(history, deployment, journey.ticks)
             again = [row.text(prefix=False) for row in log_rows(history.warehouse, deployment.schema)]
     return live, again, ran.ticks - ran.evaluated
 
@@ -65,6 +66,13 @@ def check(seeds: range) -> int:
 @pytest.mark.parametrize("first", range(0, FEW, BLOCK))
 def test_a_backtest_is_what_live_ticks_wrote(first: int) -> None:
     assert check(range(first, first + BLOCK)) > 0, "ticks without anything to do are left out"
+
+
+@pytest.mark.parametrize("name", ["continues", "by_key", "had_been_in_it", "a_visitor", "chain", "arm", "zone"])
+def test_contacts_are_merged_in_a_backtest_when_they_were_live(name: str) -> None:
+    (case,) = [case for case in read(MERGES.read_text("utf-8")) if case["id"] == name]
+    live, again, _ = both(case)
+    assert not differences(live, again)
 
 
 @pytest.mark.soak
