@@ -1,15 +1,32 @@
-"""Audiences: who a condition over the contact holds for, as one query (language §3)."""
+"""Audiences: who a condition over the contact holds for (language §3), one as a query, many as one scan of the events.
+
+A `Group` evaluates its audiences together: one pass over the model's events computes every event aggregate of every
+condition per contact, under the ids as they stand in the model; then each condition is read from the contact's row
+beside them. Penstock's own events, and events that stand there twice, are few and are added up in a second, small pass.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from sqlglot import exp
 
 from compiler import frames
 from compiler.allowlist import Trust
-from compiler.catalog import Catalog
-from compiler.condition import Condition, Scope, compile_condition
+from compiler.catalog import Catalog, Relation
+from compiler.condition import Condition, Scope, compile_condition, relation_table
 from compiler.frames import Needs
-from compiler.lookup import frame
+from compiler.functions import wall_clock
+from compiler.lookup import Lookup, event, frame, names_match, seconds, tick_at
+from compiler.typed import sql_type
+
+WIDTH = 60
+"""Audiences of one group: each is a bit of a whole number."""
+REPEATED = "tick_repeated_ids"
+"""Table of the events that stand there twice: `event_id`, and `id` as it stands in the model."""
+_INTEGERS = frozenset({"smallint", "int", "integer", "bigint"})
 
 
 def audience(text: str, catalog: Catalog, zone: str, trust: Trust = "sql") -> exp.Select:
@@ -29,9 +46,271 @@ def audience(text: str, catalog: Catalog, zone: str, trust: Trust = "sql") -> ex
 
 def members(condition: Condition | None, catalog: Catalog, zone: str) -> exp.Select:
     """As `audience`, of a compiled condition; without one, everybody. `f` has each contact's time zone `tz`."""
+    found = exp.select(frame("contact_id")).from_(_alone(condition, catalog, zone).subquery("f"))
+    return found if condition is None else found.where(condition.tree.copy())
+
+
+def _alone(condition: Condition | None, catalog: Catalog, zone: str) -> exp.Select:
     needs = Needs().add(condition)
     base = frames.contact_rows(catalog, needs.contact_columns, zone)
     events = frames.event_rows(catalog, needs.properties, names=needs.events, unique=needs.counts)
-    built = frames.build(base, needs, row_id="contact_id", events=exp.Subquery(this=events), trigger=False)
-    found = exp.select(frame("contact_id")).from_(built.subquery("f"))
-    return found if condition is None else found.where(condition.tree.copy())
+    return frames.build(base, needs, row_id="contact_id", events=exp.Subquery(this=events), trigger=False)
+
+
+@dataclass(frozen=True)
+class Audience:
+    """A compiled condition under a name; `zone` is the IANA name for contacts without a valid one."""
+
+    name: str
+    condition: Condition
+    zone: str
+
+
+def grouped(audiences: Iterable[Audience], catalog: Catalog) -> tuple[Group, ...]:
+    """The audiences as few groups; one whose events are compared with the contact's columns is a group of its own."""
+    shared: list[Audience] = []
+    alone: list[Audience] = []
+    for each in audiences:
+        (alone if _joined(each.condition) else shared).append(each)
+    parts = [tuple(shared[start : start + WIDTH]) for start in range(0, len(shared), WIDTH)]
+    return tuple(Group(part, catalog) for part in [*parts, *((each,) for each in alone)])
+
+
+def _joined(condition: Condition) -> bool:
+    trees = [tree for lookup in condition.lookups.values() for tree in (lookup.predicate, lookup.value) if tree]
+    return any(column.table == "f" for tree in trees for column in tree.find_all(exp.Column))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Audiences that one statement evaluates: `contact_id` and `mask`, whose bit i says whether audience i holds."""
+
+    audiences: tuple[Audience, ...]
+    catalog: Catalog
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What the conditions read, together."""
+        return Needs().add(*(each.condition for each in self.audiences))
+
+    @property
+    def counted(self) -> frozenset[str]:
+        """Names of the events of which one that stands there twice would be counted twice."""
+        return frozenset(name for lookup in _counting(self.needs) for name in lookup.names)
+
+    def masks(self, *, own: bool) -> exp.Select:
+        """The statement.
+
+        Args:
+            own: also read Penstock's own events and the table `REPEATED`; without, there are none of either.
+        """
+        if len(self.audiences) == 1 and _joined(self.audiences[0].condition):
+            only = self.audiences[0]
+            return self._masked(_alone(only.condition, self.catalog, only.zone), lambda audience: audience.condition)
+        return self._masked(self._frame(own=own), self._on_walls)
+
+    def _masked(self, rows: exp.Select, read: Callable[[Audience], Condition | exp.Expr]) -> exp.Select:
+        bits: exp.Expr | None = None
+        for place, each in enumerate(self.audiences):
+            found = read(each)
+            tree = found.tree if isinstance(found, Condition) else found
+            bit = exp.Case(ifs=[exp.If(this=tree.copy(), true=exp.Literal.number(1 << place))],
+                           default=exp.Literal.number(0))  # fmt: skip
+            bits = bit if bits is None else exp.Add(this=bits, expression=bit)
+        mask = exp.cast(bits if bits is not None else exp.Literal.number(0), "bigint")
+        return exp.select(frame("contact_id"), mask.as_("mask")).from_(rows.subquery("f"))
+
+    # ------------------------------------------------------------ contacts
+
+    def _frame(self, *, own: bool) -> exp.Select:
+        needs = self.needs
+        lookups = sorted(needs.lookups.items())
+        sources = ["a", "b"] if own else ["a"]
+        columns = [_together(lookup, [exp.column(name, table=source) for source in sources]).as_(name)
+                   for name, lookup in lookups]  # fmt: skip
+        columns += [fact.tree.copy().as_(fact.column, quoted=True) for fact in needs.facts.values()]
+        rows = exp.select("f.*", *columns).from_("base AS f").with_("base", as_=self._contacts())
+        if not lookups:
+            return rows
+        rows = rows.join("looked AS a", on="a.id = f.id", join_type="left").with_("looked", as_=self._looked(own=own))
+        if own:
+            rows = rows.join("beside AS b", on="b.contact_id = f.contact_id", join_type="left")
+            rows = rows.with_("beside", as_=self._beside())
+        return rows
+
+    def _contacts(self) -> exp.Select:
+        contact, relation = self.catalog.contact, self.catalog.contact.relation
+        columns: list[exp.Expr] = [
+            frames.text(relation, contact.id, "m").as_("contact_id"),
+            self._contact_key(relation, contact.id).as_("id"),
+        ]
+        columns += [
+            frames.utc(relation, name, "m").as_(f"c_{name}", quoted=True) for name in sorted(self.needs.contact_columns)
+        ]
+        zones = sorted({each.zone for each in self.audiences if each.condition.zone})
+        zoned = bool(zones) and contact.timezone is not None
+        for zone in zones:
+            default = wall_clock(tick_at(), exp.Literal.string(zone))
+            wall = exp.Coalesce(this=exp.column("wall", table="z"), expressions=[default]) if zoned else default
+            columns.append(wall.as_(_wall(zone), quoted=True))
+        rows = exp.select(*columns).from_(relation_table(relation, "m"))
+        if zoned:  # some hundred zones are read on the wall clock once each, not once per contact
+            walls = exp.select("name", wall_clock(tick_at(), exp.column("name")).as_("wall")).from_(frames.ZONES)
+            name = exp.column(exp.to_identifier(str(contact.timezone), quoted=True), table="m")
+            rows = rows.join(walls.subquery("z"), on=exp.EQ(this=exp.column("name", table="z"), expression=name),
+                             join_type="left")  # fmt: skip
+        return rows
+
+    def _on_walls(self, each: Audience) -> exp.Expr:
+        if not each.condition.zone:
+            return each.condition.tree
+        asked = wall_clock(tick_at(), frame("tz"))
+        return each.condition.tree.transform(
+            lambda node: (
+                exp.column(_wall(each.zone), table="f", quoted=True)
+                if isinstance(node, exp.AtTimeZone) and node == asked
+                else node
+            )
+        )
+
+    def _contact_key(self, relation: Relation, column: str) -> exp.Expr:
+        contact, events = self.catalog.contact, self.catalog.events
+        kinds = {_kind(contact.relation, contact.id), _kind(events.relation, events.contact)}
+        return _as_it_stands(relation, column, "m") if len(kinds) == 1 else frames.text(relation, column, "m")
+
+    # ------------------------------------------------------------ events
+
+    def _looked(self, *, own: bool) -> exp.Select:
+        """Per contact the aggregates over the model's events. Properties are read where they are asked for, in CASE."""
+        events, relation = self.catalog.events, self.catalog.events.relation
+        aggregates = [
+            lookup.aggregate().transform(self._in_model).as_(name)
+            for name, lookup in sorted(self.needs.lookups.items())
+        ]
+        key = self._contact_key(relation, events.contact)
+        rows = exp.select(key.as_("id"), *aggregates).from_(relation_table(relation, "m"))
+        rows = rows.where(self._visible(self.needs.events, self.needs.lookback)).group_by(key.copy())
+        if own:
+            again = exp.select("1").from_(f"{REPEATED} AS r").where(
+                exp.EQ(this=exp.column("id", table="r"), expression=_as_it_stands(relation, events.id, "m"))
+            )  # fmt: skip
+            rows = rows.where(exp.Not(this=exp.Exists(this=again)))
+        return rows
+
+    def _visible(self, names: Iterable[str], lookback: float | None) -> exp.Expr:
+        events, relation = self.catalog.events, self.catalog.events.relation
+        time = frames.timestamp(relation, events.time, "m")
+        parts: list[exp.Expr] = [
+            exp.LTE(this=frames.timestamp(relation, events.loaded_at, "m"), expression=tick_at()),
+            exp.LTE(this=time, expression=tick_at()),
+            names_match(names).transform(self._in_model),
+            exp.Not(this=exp.Is(this=exp.column(exp.to_identifier(events.contact, quoted=True), table="m"),
+                                expression=exp.Null())),
+        ]  # fmt: skip
+        if lookback is not None:
+            parts.append(exp.GTE(this=time.copy(), expression=exp.Sub(this=tick_at(), expression=seconds(lookback))))
+        return exp.and_(*parts)
+
+    def _in_model(self, node: exp.Expr) -> exp.Expr:
+        """A column of `e` as what it is in the model's row."""
+        if not isinstance(node, exp.Column) or node.table != "e":
+            return node
+        events, relation = self.catalog.events, self.catalog.events.relation
+        match node.name:
+            case "event_id":
+                return frames.text(relation, events.id, "m")
+            case "contact_id":
+                return frames.text(relation, events.contact, "m")
+            case "name":
+                return frames.text(relation, events.name, "m")
+            case "event_time":
+                return frames.timestamp(relation, events.time, "m")
+            case "loaded_at":
+                return frames.timestamp(relation, events.loaded_at, "m")
+            case name:
+                prop = name.removeprefix("p_")
+                return frames.model_property(self.catalog, prop, self.needs.properties.get(prop, "other"))
+
+    def _beside(self) -> exp.Select:
+        """Per contact the same aggregates over Penstock's own events, and over one of each that stands there twice."""
+        needs = self.needs
+        again = exp.select("r.event_id").from_(f"{REPEATED} AS r")
+        repeated = exp.In(this=event("event_id"), query=exp.Subquery(this=again))
+        rows = frames.event_rows(self.catalog, needs.properties, names=needs.events, unique=False)
+        single = rows.where(exp.and_(
+            exp.EQ(this=event("source"), expression=exp.Literal.string("penstock")), exp.Not(this=repeated)
+        ))  # fmt: skip
+        first = frames.first_of_each(rows.where(repeated.copy()))
+        both = exp.union(exp.select("q.*").from_(single.subquery("q")), exp.select("q.*").from_(first.subquery("q")),
+                         distinct=False)  # fmt: skip
+        aggregates = [lookup.aggregate().as_(name) for name, lookup in sorted(needs.lookups.items())]
+        return exp.select(event("contact_id"), *aggregates).from_(both.subquery("e")).group_by(event("contact_id"))
+
+    def repeated(self) -> exp.Select:
+        """The statement that fills `REPEATED`: events that some condition counts and that stand there twice."""
+        events, relation = self.catalog.events, self.catalog.events.relation
+        place = _as_it_stands(relation, events.id, "m")
+        reach = Needs({lookup.column: lookup for lookup in _counting(self.needs)}).lookback
+        twice = exp.select(frames.text(relation, events.id, "m").as_("event_id")).from_(
+            exp.select(place.as_(events.id, quoted=True)).from_(relation_table(relation, "m"))
+            .where(self._visible(self.counted, reach)).group_by(place.copy()).having("COUNT(*) > 1").subquery("m")
+        )  # fmt: skip
+        own = exp.table_("events", db=self.catalog.state_schema, alias="o")
+        named = names_match(self.counted).transform(
+            lambda node: exp.column(node.name, table="o") if isinstance(node, exp.Column) else node
+        )
+        own_id = exp.column("event_id", table="o")
+        own_twice = exp.select(own_id).from_(own).where(named).group_by(own_id.copy()).having("COUNT(*) > 1")
+        in_model = exp.select(place.copy()).from_(relation_table(relation, "m"))
+        in_both = exp.select(own_id.copy()).from_(own.copy()).where(named.copy()).where(
+            exp.In(this=_as_model_id(own_id, relation, events.id), query=exp.Subquery(this=in_model))
+        )  # fmt: skip
+        found = exp.union(exp.union(twice, own_twice), in_both)
+        known = exp.column("event_id", table="q")
+        return exp.select(known, _as_model_id(known, relation, events.id).as_("id")).from_(found.subquery("q"))
+
+
+def _counting(needs: Needs) -> list[Lookup]:
+    return [lookup for lookup in needs.lookups.values() if lookup.kind in ("count", "sum", "times")]
+
+
+def _wall(zone: str) -> str:
+    return f"wall_{zone}"
+
+
+def _together(lookup: Lookup, parts: Sequence[exp.Column]) -> exp.Expr:
+    """A lookup's column from what each of the passes found."""
+    if len(parts) == 1:
+        return parts[0]
+    first, second = parts
+    match lookup.kind:
+        case "count" | "sum":
+            return exp.Coalesce(this=exp.Add(this=first, expression=second), expressions=[first.copy(), second.copy()])
+        case "first":
+            return exp.Least(this=first, expressions=[second], ignore_nulls=True)
+        case _:
+            return exp.Greatest(this=first, expressions=[second], ignore_nulls=True)
+
+
+def _kind(relation: Relation, column: str) -> str:
+    """How ids of a column are compared without a cast: as whole numbers, uuids or texts; else as what they are."""
+    declared = relation.columns[column].strip().lower()
+    if declared in _INTEGERS:
+        return "integer"
+    return declared if declared == "uuid" else "text"
+
+
+def _as_it_stands(relation: Relation, column: str, table: str) -> exp.Expr:
+    if _kind(relation, column) == "text":
+        return frames.text(relation, column, table)
+    return exp.column(exp.to_identifier(column, quoted=True), table=table)
+
+
+def _as_model_id(text: exp.Expr, relation: Relation, column: str) -> exp.Expr:
+    """An id that is text as the model's column has it; NULL when it cannot be one of its ids."""
+    kind = _kind(relation, column)
+    if kind == "text":
+        return text.copy()
+    tried = exp.TryCast(this=text.copy(), to=sql_type(kind))
+    same = exp.EQ(this=exp.cast(tried.copy(), "text"), expression=text.copy())
+    return exp.Case(ifs=[exp.If(this=same, true=tried)])

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from compiler import frames
 from compiler.allowlist import Trust
-from compiler.audience import members
+from compiler.audience import Audience, members
 from compiler.catalog import Catalog
 from compiler.condition import (
     Condition,
@@ -292,7 +292,8 @@ class EntryPlanner:
         condition = self.audience
         if condition is None:
             return AudienceEntry(exp.select("1"), self.workflow.exit_on_leave)
-        return AudienceEntry(members(condition, self.catalog, zone), self.workflow.exit_on_leave)
+        audience = Audience(self.workflow.workflow, condition, zone)
+        return AudienceEntry(members(condition, self.catalog, zone), self.workflow.exit_on_leave, audience)
 
     def _schedule_entry(self, trigger: ScheduleTrigger, zone: str) -> ScheduleEntry:
         fixed = None if trigger.timezone == "contact" else trigger.timezone or zone

@@ -138,21 +138,26 @@ def _model_events(catalog: Catalog, properties: Mapping[str, str], entry: Iterab
         exp.Literal.string("model").as_("source"),
         exp.cast(exp.null(), "bigint").as_("seq"),
     ]
-    for name, kind in sorted(properties.items()):
-        if name in relation.columns:
-            value = utc(relation, name, "m")
-            tree = exp.cast(value, "text") if kind == "other" else value
-        elif events.data:
-            tree = _json_text(exp.column(exp.to_identifier(events.data, quoted=True), table="m"), name)
-        else:
-            tree = exp.cast(exp.null(), sql_type(kind))
-        columns.append(tree.as_(f"p_{name}", quoted=True))
+    columns += [
+        model_property(catalog, name, kind).as_(f"p_{name}", quoted=True) for name, kind in sorted(properties.items())
+    ]
     if entry is not None:
         named = [(name, utc(relation, name, "m")) for name in relation.columns if name != events.data]
         data = exp.column(exp.to_identifier(events.data, quoted=True), table="m") if events.data else None
         columns.append(_entry(text(relation, events.name, "m"), entry, _merged_json(named, data)))
     known = exp.Not(this=exp.Is(this=contact.copy(), expression=exp.Null()))
     return with_owner(exp.select(*columns).from_(relation_table(relation, "m")), catalog, contact).where(known)
+
+
+def model_property(catalog: Catalog, name: str, kind: str) -> exp.Expr:
+    """A property of an event of the model, over its row `m`: a column of its own, or a key of the JSON column."""
+    events, relation = catalog.events, catalog.events.relation
+    if name in relation.columns:
+        value = utc(relation, name, "m")
+        return exp.cast(value, "text") if kind == "other" else value
+    if events.data:
+        return _json_text(exp.column(exp.to_identifier(events.data, quoted=True), table="m"), name)
+    return exp.cast(exp.null(), sql_type(kind))
 
 
 def _own_events(catalog: Catalog, properties: Mapping[str, str], entry: Iterable[str] | None) -> exp.Select:

@@ -13,6 +13,8 @@ from typing import Literal
 
 from sqlglot import exp
 
+from compiler.audience import Audience
+
 SCOPE = "tick_scope"
 SCOPE_COLUMNS = ("enrollment_id", "contact_id", "key", "entry_ref", "entry", "entry_at", "position", "logical_at",
                  "due_at", "steps", "arms", "visits")  # fmt: skip
@@ -38,10 +40,14 @@ class EventEntry:
 
 @dataclass(frozen=True)
 class AudienceEntry:
-    """Candidates are false-to-true edges. `members`: contact_id of everybody for whom the condition holds at T."""
+    """Candidates are false-to-true edges. `members`: contact_id of everybody for whom the condition holds at T.
+
+    The engine evaluates `audience` together with those of other workflows; `members` is the same on its own.
+    """
 
     members: exp.Select
     exit_on_leave: bool
+    audience: Audience | None = None
 
 
 @dataclass(frozen=True)

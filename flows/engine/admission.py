@@ -21,28 +21,6 @@ _LOGGED = ("stale_trigger", "entry_cap", "paused")
 """Refusals that are rows of the public log; the others only `explain` knows."""
 
 
-def find_edges(work: Work, started: frozenset[str]) -> int:
-    """Evaluate audience triggers and update `audience_members`; fills `tick_edges` and gives the number of edges."""
-    work.run("CREATE OR REPLACE TEMP TABLE tick_edges (workflow TEXT, contact_id TEXT, edge BIGINT)")
-    found = 0
-    for deployed in work.deployment.workflows.values():
-        plan = deployed.admitting
-        if plan is None or not isinstance(plan.entry, AudienceEntry):
-            continue
-        work.make("tick_members", plan.entry.members, plan.workflow, str(plan.version))
-        first = deployed.name not in started
-        if first and plan.rules.backfill == 0:
-            work.run(_BASELINE, workflow=deployed.name)
-            continue
-        edges = work.run(_EDGES, workflow=deployed.name)
-        work.run(_LEFT, workflow=deployed.name)
-        if edges:
-            work.run(_BACK, workflow=deployed.name)
-            work.run(_NEW_MEMBERS, workflow=deployed.name)
-        found += edges
-    return found
-
-
 def find_rows(work: Work, deployed: Deployed) -> str | None:
     """The temporary table filled with new keys of a model trigger; None when there are none."""
     plan = deployed.admitting
@@ -259,31 +237,6 @@ def _whole(amount: float | None) -> int | None:
     return None if amount is None else int(amount)
 
 
-_BASELINE = """
-    INSERT INTO audience_members
-    SELECT $workflow, m.contact_id, TRUE, $tick_at, 0, NULL FROM tick_members AS m
-"""
-_EDGES = """
-    INSERT INTO tick_edges
-    SELECT $workflow, m.contact_id, coalesce(a.edge, 0) + 1
-    FROM tick_members AS m LEFT JOIN audience_members AS a ON a.name = $workflow AND a.contact_id = m.contact_id
-    WHERE NOT coalesce(a.member, FALSE)
-"""
-_LEFT = """
-    UPDATE audience_members SET member = FALSE, since = $tick_at
-    WHERE name = $workflow AND member AND contact_id NOT IN (SELECT contact_id FROM tick_members)
-"""
-_BACK = """
-    UPDATE audience_members SET member = TRUE, since = $tick_at, edge = g.edge
-    FROM tick_edges AS g
-    WHERE g.workflow = $workflow AND audience_members.name = $workflow AND audience_members.contact_id = g.contact_id
-"""
-_NEW_MEMBERS = """
-    INSERT INTO audience_members
-    SELECT $workflow, g.contact_id, TRUE, $tick_at, g.edge, NULL FROM tick_edges AS g
-    WHERE g.workflow = $workflow
-        AND g.contact_id NOT IN (SELECT contact_id FROM audience_members WHERE name = $workflow)
-"""
 _WHO_WAITS = """
     SELECT DISTINCT workflow FROM candidates WHERE verdict = 'waiting' AND list_contains($names, workflow)
 """

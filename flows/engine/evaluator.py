@@ -19,8 +19,9 @@ from compiler import frames
 from compiler.errors import PenstockError, StateError
 from compiler.lookup import event
 from compiler.plan import FRAME, Plan, Stage
-from flows.engine.admission import Door, admit, find_edges, find_rows, who_waits, who_was_asked
+from flows.engine.admission import Door, admit, find_rows, who_waits, who_was_asked
 from flows.engine.arrivals import Watermarks, collect
+from flows.engine.audiences import AudiencesFailed, find_edges
 from flows.engine.clock import Clock
 from flows.engine.controls import paused
 from flows.engine.crash import crash_point
@@ -87,16 +88,21 @@ class Evaluator:
         key = self._address_key(warehouse)
         aside: dict[str, str] = {**self.deployment.broken, **dict(self._quarantined(warehouse, state))}
         quarantined = frozenset(aside)
+        apart = False
         while True:
             try:
                 with warehouse.transaction():
-                    report = self._evaluate(warehouse, key, aside, quarantined)
+                    report = self._evaluate(warehouse, key, aside, quarantined, apart=apart)
                     crash_point("in_tick")
                 crash_point("after_commit")
                 self.last = report
                 return report
             except WorkflowFailed as failed:
                 aside[failed.workflow] = _reason(failed.error)
+            except AudiencesFailed as failed:
+                apart = True
+                if len(failed.workflows) == 1:
+                    aside[failed.workflows[0]] = _reason(failed.error)
 
     def work(self, warehouse: Warehouse, now: datetime) -> Work:
         """What reads the deployment's conditions outside a tick, at a time that is not before the last tick.
@@ -125,7 +131,7 @@ class Evaluator:
             yield row["scope"].removeprefix("workflow:"), "quarantined"
 
     def _evaluate(
-        self, warehouse: Warehouse, address_key: str, aside: dict[str, str], quarantined: frozenset[str]
+        self, warehouse: Warehouse, address_key: str, aside: dict[str, str], quarantined: frozenset[str], *, apart: bool
     ) -> TickReport:
         state = StateTables(self.deployment.schema)
         last = warehouse.rows(state.statement(warehouse, _LAST))
@@ -135,7 +141,8 @@ class Evaluator:
         before = Watermarks.of(json.loads(last[0]["watermarks"]) if last and last[0]["watermarks"] else None)
         deployment = _without(self.deployment, aside)
         work = Work(warehouse, deployment, self._texts, number, tick_at, address_key)
-        tick = _Tick(work, before, last[0]["tick_at"] if last else None, pending=last[0]["pending"] if last else None)
+        previous, pending = (last[0]["tick_at"], last[0]["pending"]) if last else (None, None)
+        tick = _Tick(work, before, previous, pending=pending, apart=apart)
         after = tick.run()
         for workflow, why in sorted(aside.items()):
             if workflow not in quarantined:
@@ -156,8 +163,12 @@ class Evaluator:
 class _Tick:
     """The steps of one tick, in order."""
 
-    def __init__(self, work: Work, before: Watermarks, previous: datetime | None, *, pending: datetime | None) -> None:
+    def __init__(
+        self, work: Work, before: Watermarks, previous: datetime | None, *, pending: datetime | None, apart: bool
+    ) -> None:
+        """`apart`: evaluate each audience on its own, since they failed together."""
         self.work = work
+        self.apart = apart
         self.previous = previous
         self.before = before
         self.pending = pending
@@ -173,7 +184,7 @@ class _Tick:
         after, arrived = collect(work, self.before, self.pending)
         self.arrived = frozenset(arrived)
         work.count("arrivals", sum(arrived.values()))
-        edges = self._guarded("", lambda: find_edges(work, started))
+        edges = find_edges(work, started, apart=self.apart)
         occurred = self._guarded("", lambda: find_occurrences(work, started, self.previous))
         row_tables = [
             table for deployed in work.deployment.workflows.values()
