@@ -250,10 +250,11 @@ def _action_row(
         arrived = exp.and_(arrived, exp.paren(only))
     kind = cast(Kind, channel or node.kind)
     return Action(
-        index=node.index, step=node.id, kind=kind, what=what(step, node.id),
+        index=node.index, step=node.id, kind=kind, word=node.kind, what=what(step, node.id),
         destination=routing.resolve(node, channel), template=template_of(step, node.id),
         transactional=isinstance(step, MessageStep) and step.transactional,
         rows=exp.select(*columns).from_(f"{stage} AS f").where(arrived), path=node.path,
+        repeated=parts.repeated,
     )  # fmt: skip
 
 
@@ -269,8 +270,9 @@ def split_row(node: FlowNode, parts: StepParts, stage: str) -> Action:
     ]  # fmt: skip
     arrived = exp.Not(this=exp.Is(this=reached.copy(), expression=exp.Null()))
     return Action(
-        index=node.index, step=node.id, kind="split", what="", destination=None, template=None, transactional=False,
-        rows=exp.select(*columns).from_(f"{stage} AS f").where(arrived), path=node.path,
+        index=node.index, step=node.id, kind="split", word="split", what="", destination=None, template=None,
+        transactional=False, rows=exp.select(*columns).from_(f"{stage} AS f").where(arrived), path=node.path,
+        repeated=parts.repeated,
     )  # fmt: skip
 
 

@@ -31,12 +31,31 @@ def identity_tree(parts: Sequence[exp.Expr | str | None]) -> exp.Expr:
                 if literal:
                     pieces.append(exp.Literal.string(literal))
                     literal = ""
-                length = exp.cast(exp.Length(this=part.copy()), "text")
-                prefixed = exp.DPipe(this=exp.DPipe(this=length, expression=exp.Literal.string(":")),
-                                     expression=part.copy())  # fmt: skip
-                pieces.append(exp.Coalesce(this=prefixed, expressions=[exp.Literal.string("-")]))
+                pieces.append(exp.Coalesce(this=_prefixed(part), expressions=[exp.Literal.string("-")]))
     if literal:
         pieces.append(exp.Literal.string(literal))
+    return _hashed(pieces)
+
+
+def action_identity(enrollment: exp.Expr, step: str, visit: exp.Expr | None) -> exp.Expr:
+    """The id of an action, `identity` of (enrollment, step, visit), as a SQL expression; without `visit` the first.
+
+    None of the three is NULL, and a UUID has 36 characters, so that little is left to do for each row.
+    """
+    text = exp.cast(enrollment.copy(), "text")
+    fixed = f"{len(step)}:{step}"
+    last: list[exp.Expr] = [exp.Literal.string(f"{fixed}1:1")]
+    if visit is not None:
+        last = [exp.Literal.string(fixed), _prefixed(exp.cast(visit.copy(), "text"))]
+    return _hashed([exp.Literal.string("36:"), text, *last])
+
+
+def _prefixed(part: exp.Expr) -> exp.Expr:
+    length = exp.cast(exp.Length(this=part.copy()), "text")
+    return exp.DPipe(this=exp.DPipe(this=length, expression=exp.Literal.string(":")), expression=part.copy())
+
+
+def _hashed(pieces: Sequence[exp.Expr]) -> exp.Expr:
     joined = pieces[0]
     for piece in pieces[1:]:
         joined = exp.DPipe(this=joined, expression=piece)

@@ -102,18 +102,20 @@ class Action:
     Columns of `rows`: enrollment_id, contact_id, key, ordinal, step, kind, what, due, outcome, payload, expires_at,
     visit.
     `outcome` is `decided` (an intent), `ok` (done by the tick), or `skipped(<reason>)`. A split's arm is its
-    `what`.
+    `what`. `word` is the step's key, which the log says; `repeated`: it can be reached more than once.
     """
 
     index: int
     step: str
     kind: Kind
+    word: str
     what: str
     destination: str | None
     template: str | None
     transactional: bool
     rows: exp.Select
     path: tuple[str | int, ...] = ()
+    repeated: bool = False
 
 
 @dataclass(frozen=True)

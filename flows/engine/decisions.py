@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 
 from sqlglot import exp
 
-from compiler.identity import identity_tree
+from compiler.identity import action_identity
 from compiler.plan import Action, Plan, Stage
 from flows.engine.work import Work
 
@@ -17,8 +17,10 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
     key = (plan.workflow, str(plan.version))
     actions = [action for stage, indexes in reached for action in stage.actions if action.index in set(indexes)]
     work.make("tick_moves", plan.moves, *key)
-    numbers = [str(action.index) for action in actions]
-    work.make("tick_actions", lambda: _actions(work, actions), *key, *numbers)
+    work.run(_NO_ACTIONS)
+    for action in actions:
+        # A statement each: which actions are reached together differs from tick to tick, and their texts are kept.
+        work.add("tick_actions", lambda a=action: _action(work, a), *key, str(action.index), action.kind)
     if actions and work.deployment.workflows[plan.workflow].migrations:
         work.run("DELETE FROM tick_actions WHERE action_id IN (SELECT c.action_id FROM completed_actions AS c)")
     given = {"workflow": plan.workflow, "version": plan.version}
@@ -72,27 +74,17 @@ def _unenroll(work: Work) -> None:
         work.count("exits", left)
 
 
-def _actions(work: Work, actions: Sequence[Action]) -> exp.Expr:
-    """All reached actions as one query, each with where it goes and its action id."""
-    if not actions:
-        return _nothing()
-    selects = [_action(work, action) for action in actions]
-    joined: exp.Select | exp.Union = selects[0]
-    for select in selects[1:]:
-        joined = exp.union(joined, select, distinct=False, copy=False)
-    enrollment = exp.cast(exp.column("enrollment_id", table="u"), "text")
-    visit = exp.cast(exp.column("visit", table="u"), "text")
-    action_id = identity_tree([enrollment, exp.column("step", table="u"), visit])
-    return exp.select("u.*", action_id.as_("action_id")).from_(joined.subquery("u"))
-
-
 def _action(work: Work, action: Action) -> exp.Select:
+    """The rows of a reached action for `tick_actions`: with its id, how the log calls it, and where it goes."""
     template = work.deployment.templates.get(action.template) if action.template else None
+    visit = exp.column("visit", table="r") if action.repeated else None
     return exp.select(
         "r.*",
-        _text(action.destination).as_("destination"),
-        _text(template).as_("template_hash"),
-        exp.convert(action.transactional).as_("transactional"),
+        _text(None if action.kind == "split" else f"{action.word}:{action.what}"),
+        _text(action.destination),
+        _text(template),
+        exp.convert(action.transactional),
+        action_identity(exp.column("enrollment_id", table="r"), action.step, visit),
     ).from_(action.rows.subquery("r"))
 
 
@@ -100,15 +92,13 @@ def _text(value: str | None) -> exp.Expr:
     return exp.cast(exp.null(), "text") if value is None else exp.Literal.string(value)
 
 
-def _nothing() -> exp.Select:
-    kinds = {
-        "enrollment_id": "uuid", "contact_id": "text", "key": "text", "ordinal": "int", "step": "text", "kind": "text",
-        "what": "text", "due": "timestamp", "outcome": "text", "payload": "json", "expires_at": "timestamp",
-        "visit": "int", "action_id": "uuid", "destination": "text", "template_hash": "text", "transactional": "boolean",
-    }  # fmt: skip
-    return exp.select(*(exp.cast(exp.null(), kind).as_(name) for name, kind in kinds.items())).where(exp.false())
-
-
+_NO_ACTIONS = """
+    CREATE OR REPLACE TEMP TABLE tick_actions (
+        enrollment_id UUID, contact_id TEXT, key TEXT, ordinal INTEGER, step TEXT, kind TEXT, what TEXT, due TIMESTAMP,
+        outcome TEXT, payload JSON, expires_at TIMESTAMP, visit INTEGER, word TEXT, destination TEXT,
+        template_hash TEXT, transactional BOOLEAN, action_id UUID
+    )
+"""
 _DECISIONS = """
     CREATE OR REPLACE TEMP TABLE tick_decisions AS
     SELECT d.*, $seq + row_number() OVER (
@@ -117,12 +107,12 @@ _DECISIONS = """
         SELECT enrollment_id, contact_id, key, ordinal, 0 AS place, step,
             CASE WHEN kind = 'split' THEN 'split' WHEN outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind,
             what, kind AS step_kind, outcome,
-            due, action_id, payload, expires_at, destination, template_hash, transactional, visit
+            due, word, action_id, payload, expires_at, destination, template_hash, transactional, visit
         FROM tick_actions
         UNION ALL
         SELECT enrollment_id, contact_id, key, ordinal, 1, CASE WHEN exit IS NULL THEN position END,
             CASE WHEN exit IS NULL THEN 'rest' ELSE 'exit' END, NULL, NULL, exit,
-            CASE WHEN exit IS NULL THEN logical_at END, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+            CASE WHEN exit IS NULL THEN logical_at END, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM tick_moves WHERE moved OR exit IS NOT NULL
     ) AS d LEFT JOIN tick_scope AS s ON s.enrollment_id = d.enrollment_id
 """
@@ -130,7 +120,7 @@ _KINDS = "SELECT outcome, count(*) AS n FROM tick_actions WHERE kind <> 'split' 
 _JOURNAL = """
     INSERT INTO journal
     SELECT $tick, d.seq, $tick_at, $workflow, $version, d.enrollment_id, d.contact_id, d.key, d.step, d.kind,
-        CASE WHEN d.kind <> 'split' THEN coalesce(d.payload ->> '$.step.key', d.step_kind) || ':' || d.what END,
+        d.word,
         CASE WHEN d.kind = 'split' THEN d.what ELSE d.outcome END, d.due, d.action_id, NULL,
         CASE WHEN d.step_kind IN ('set', 'score', 'campaign', 'emit', 'enroll') THEN d.payload END
     FROM tick_decisions AS d
