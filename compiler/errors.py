@@ -6,7 +6,9 @@
     ├── ProjectError               penstock.yaml, dbt project or target cannot be used (exit code 2)
     ├── SimulationError            a simulation file is broken (exit code 2)
     ├── WarehouseError             the warehouse said no
-    │   ├── WarehouseLocked        another process holds the file; names it
+    │   ├── WarehouseLocked        somebody else has it for now; names who
+    │   │   └── LeaseLost          somebody else took the state over while this process was away
+    │   ├── WarehouseAway          the server cannot be reached now
     │   └── StateError             the state tables and this machine or version do not fit together
     └── DeliveryError              delivery cannot go on (attempt log, secrets)
 
@@ -112,9 +114,21 @@ class WarehouseError(PenstockError):
 
 
 class WarehouseLocked(WarehouseError):
-    """Another process holds the warehouse file."""
+    """Somebody else has the warehouse, its state, or a table of it, for now."""
 
     code = "E610"
+
+
+class LeaseLost(WarehouseLocked):
+    """Somebody else took the state over while this process was away."""
+
+    code = "E611"
+
+
+class WarehouseAway(WarehouseError):
+    """The server cannot be reached now, or the connection to it broke."""
+
+    code = "E601"
 
 
 class StateError(WarehouseError):

@@ -26,6 +26,8 @@ from flows.warehouse.base import Warehouse
 
 CLAIM_LIFE = timedelta(minutes=15)
 """A row that another machine's worker claimed longer ago than this is taken to be lost."""
+SEND_WITHIN = timedelta(minutes=10)
+"""A worker sends nothing that it claimed longer ago, so that a paused one does not send what others took to be lost."""
 
 # The order in which a message is checked; a reason that is not here (goal, exit_when, …) comes before all of them.
 _ORDER = ("too_late", "bounced", "no_address", "unsubscribed", "unsubscribed_group", "no_consent")

@@ -19,7 +19,7 @@ from compiler.errors import DeliveryError
 from destinations.base import Action, Destination, Verdict
 from destinations.errors import DestinationError
 from flows.engine.attempts import Attempt, AttemptLog
-from flows.engine.claims import Claimed, Limits, Unchecked, abandoned, any_claimed, claim, noted, waiting
+from flows.engine.claims import SEND_WITHIN, Claimed, Limits, Unchecked, abandoned, any_claimed, claim, noted, waiting
 from flows.engine.clock import Clock
 from flows.engine.crash import crash_point
 from flows.engine.intents import Intent, Outcome, Recheck, Render, returned, ruled, unrenderable
@@ -108,6 +108,7 @@ class _Pass:
         self.ready: dict[str, Destination] = {}
         self.failure: DeliveryError | None = None
         self.key: str | None = None
+        self.claimed_at = delivery.clock.now()
 
     async def run(self) -> None:
         done: list[Done] = []
@@ -187,6 +188,7 @@ class _Pass:
     def _claim_once(
         self, warehouse: Warehouse, key: str, where: Position, limits: Limits, recheck: Recheck | None
     ) -> Claimed:
+        self.claimed_at = self.delivery.clock.now()
         with warehouse.transaction():
             claimed = claim(warehouse, self.state, self.worker, where.now, limits, key, recheck)
             valid = settle(warehouse, self.state, claimed.withdrawn, self.worker, key, where)
@@ -267,6 +269,7 @@ class _Pass:
         intents = [intent for intent, _ in chunk]
         started = self.delivery.clock.now()
         held_back = destination.name in self.report.paused or self.delivery.stopping()
+        held_back = held_back or started - self.claimed_at > SEND_WITHIN
         if held_back or not self._noted_start(intents, started):
             return [(intent, returned(intent)) for intent in intents]
         crash_point("before_send")

@@ -16,7 +16,7 @@ from typing import Any
 from sqlglot import exp
 
 from compiler import frames
-from compiler.errors import PenstockError, StateError
+from compiler.errors import PenstockError, StateError, WarehouseAway, WarehouseLocked
 from compiler.lookup import event
 from compiler.plan import FRAME, Plan, Stage
 from flows.engine.admission import Door, admit, find_rows, who_waits, who_was_asked
@@ -231,6 +231,8 @@ class _Tick:
     def _guarded(self, workflow: str, step: Any) -> Any:
         try:
             return step()
+        except (WarehouseLocked, WarehouseAway):
+            raise  # no fault of a workflow's
         except PenstockError as error:
             if not workflow:
                 raise

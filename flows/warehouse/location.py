@@ -112,11 +112,11 @@ class ServerLocation(Location):
         return False
 
     def open(self, state: str, *, read_only: bool = False, wait: timedelta = DEFAULT_WAIT) -> Warehouse:
-        """See `Location.open`: readers take no turn."""
+        """See `Location.open`: readers take no lease."""
         from flows.warehouse.postgres import PostgresWarehouse
 
-        turn = None if read_only else state
-        return PostgresWarehouse(self.parameters, role=self.role, turn=turn, read_only=read_only, wait=wait)
+        lease = None if read_only or not state else state
+        return PostgresWarehouse(self.parameters, role=self.role, state=lease, read_only=read_only, wait=wait)
 
     @contextmanager
     def building(self, wait: timedelta = DEFAULT_WAIT) -> Iterator[Open]:

@@ -1,9 +1,8 @@
-"""PostgreSQL: one session per connection; processes take turns by an advisory lock."""
+"""PostgreSQL: one session per connection; who writes the state has its lease."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import re
 import sys
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import psycopg
@@ -25,8 +23,9 @@ from psycopg.types.string import TextLoader
 from pyarrow import csv as arrow_csv
 from sqlglot import exp
 
-from compiler.errors import WarehouseError, WarehouseLocked
+from compiler.errors import WarehouseAway, WarehouseError, WarehouseLocked
 from flows.warehouse.base import Parameters, Place, Warehouse, bound, plain
+from flows.warehouse.lease import LIFE, Lease, command
 from flows.warehouse.lock import DEFAULT_WAIT, Patience
 from flows.warehouse.postgres_dialect import FUNCTIONS, PenstockPostgres
 
@@ -36,6 +35,10 @@ _SETTINGS: Mapping[str, str] = {
     "IntervalStyle": "postgres",
     "standard_conforming_strings": "on",
     "client_min_messages": "warning",
+    # Another program may have a table for itself, as dbt has for the moment in which it replaces a model.
+    "lock_timeout": "30s",
+    # A process that is paused in a transaction must not keep others out for longer than its lease would.
+    "idle_in_transaction_session_timeout": f"{int(LIFE.total_seconds())}s",
 }
 _TEMPORARY = "pg_temp"
 _WORDS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<percent>%)|(?P<end>;)|\$(?P<name>[A-Za-z_][A-Za-z0-9_]*)")
@@ -46,42 +49,47 @@ _BUT_THIS = "SET TRANSACTION READ WRITE; "
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # Messages of these classes quote values of rows, which may be personal data.
 _QUOTING = (psycopg.DataError, psycopg.IntegrityError)
-_LOCK_CLASS = 1886284389  # "pens" in ASCII: tells our advisory locks from other programs'
+_IN_THE_WAY = (
+    psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure,
+)  # fmt: skip
 
 
 class PostgresWarehouse(Warehouse):
     """A session of a PostgreSQL server.
 
-    `connection` are libpq's parameters (host, port, user, password, dbname …). With `turn`, a name, the session holds
-    an advisory lock of that name until it is closed, and waits for another session that holds it, at most `wait`.
-    A session that is `read_only` writes its own temporary tables and nothing else; `role` is the one it becomes.
+    `connection` are libpq's parameters (host, port, user, password, dbname …). With `state`, a schema, the session has
+    the lease of the state in it until it is closed, and waits for another that has it, at most `wait`. A session that
+    is `read_only` writes its own temporary tables and nothing else; `role` is the one it becomes.
     Table `pg_temp.iana_zones` holds the time zone names that zoneinfo and the server both know;
     `pg_temp.utc_instant(wall, zone)` is a function.
 
     Raises:
-        WarehouseLocked: another session still holds the lock after `wait`; the message names it.
-        WarehouseError: the server cannot be reached, or refuses (E601).
+        WarehouseLocked: somebody else still has the lease after `wait`; the message names who.
+        WarehouseAway: the server cannot be reached, or refuses (E601).
     """
 
     dialect: ClassVar[str] = PenstockPostgres.__name__.lower()
 
     def __init__(
-        self, connection: Mapping[str, str | int], *, role: str | None = None, turn: str | None = None,
+        self, connection: Mapping[str, str | int], *, role: str | None = None, state: str | None = None,
         schema: str | None = None, read_only: bool = False, wait: timedelta = DEFAULT_WAIT,
     ) -> None:  # fmt: skip
         self._in_transaction = False
         self._read_only = False
+        self._wait = wait
+        self._lease: Lease | None = None
         self._connection: psycopg.Connection[TupleRow] | None = _connect(connection)
         try:
             self._prepare(role, schema)
             if read_only:
                 self.execute("SET default_transaction_read_only = on")
                 self._read_only = True
-            if turn is not None:
-                self._take_turn(turn, Patience(wait))
+            if state is not None:
+                self._lease = Lease(self._connection, state)
+                self._lease.take(Patience(wait))
         except psycopg.Error as error:
             self.close()
-            raise WarehouseError(f"cannot open the warehouse: {_message(error)}", code="E601") from error
+            raise WarehouseAway(f"cannot open the warehouse: {_message(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -119,7 +127,7 @@ class PostgresWarehouse(Warehouse):
                     stream.write(_csv(data.select(names)))
                 return cursor.rowcount
         except psycopg.Error as error:
-            raise WarehouseError(_message(error)) from error
+            raise self._refused(error) from error
 
     def columns(self, place: Place) -> dict[str, str]:
         """See `Warehouse.columns`."""
@@ -144,9 +152,11 @@ class PostgresWarehouse(Warehouse):
         """See `Warehouse.transaction`."""
         if self._in_transaction:
             raise WarehouseError("a transaction is already open on this connection", code="E604")
+        self._renew(taken=False)
         self.execute("BEGIN")
         self._in_transaction = True
         try:
+            self._renew(taken=True)
             yield
         except BaseException:
             self._in_transaction = False
@@ -158,8 +168,13 @@ class PostgresWarehouse(Warehouse):
     def close(self) -> None:
         """See `Warehouse.close`."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        if self._lease is not None and not self._in_transaction:
+            # A session that ends has given back its lease, whether it could say so or not.
+            with contextlib.suppress(psycopg.Error):
+                self._lease.release()
+        connection.close()
 
     # ------------------------------------------------------------ inside
 
@@ -176,14 +191,17 @@ class PostgresWarehouse(Warehouse):
         for function in FUNCTIONS:
             connection.execute(function.encode())
 
-    def _take_turn(self, name: str, patience: Patience) -> None:
-        key = int.from_bytes(hashlib.md5(name.encode()).digest()[:4], signed=True)
-        asked = {"class": _LOCK_CLASS, "key": key}
-        while not self.rows("SELECT pg_try_advisory_lock($class, $key) AS taken", asked)[0]["taken"]:
-            found = self.rows(_HOLDER, asked)
-            who = _holder(found[0]) if found else "held by another session"
-            if not patience.pause(who):
-                raise WarehouseLocked(f"the state in {name} is {who}", hint="wait until it has finished, or stop it")
+    def _renew(self, *, taken: bool) -> None:
+        """Before a transaction take the lease of a state that was made in this session, within it renew it."""
+        if self._lease is None:
+            return
+        try:
+            if taken:
+                self._lease.hold()
+            elif not self._lease.taken:
+                self._lease.take(Patience(self._wait))
+        except psycopg.Error as error:
+            raise self._refused(error) from error
 
     def _run(self, sql: exp.Expr | str, parameters: Parameters | None) -> psycopg.Cursor[TupleRow]:
         text, names = _prepared(sql if isinstance(sql, str) else self.sql(sql))
@@ -195,15 +213,24 @@ class PostgresWarehouse(Warehouse):
             cursor.execute(text.encode(), {name: bound(given[name]) for name in names if name in given})
         except psycopg.Error as error:
             cursor.close()
-            raise WarehouseError(_message(error)) from error
+            raise self._refused(error) from error
         return cursor
+
+    def _refused(self, error: psycopg.Error) -> WarehouseError:
+        """What a failure means: somebody else is in the way, the server is gone, or the statement is wrong."""
+        message = _message(error)
+        if isinstance(error, _IN_THE_WAY):
+            return WarehouseLocked(f"the warehouse is busy: {message}", hint="somebody else works on the same tables")
+        if self._connection is not None and self._connection.closed:
+            return WarehouseAway(f"the connection to the warehouse broke: {message}")
+        return WarehouseError(message)
 
     def _commit(self) -> None:
         try:
             status = self._open_connection().execute("COMMIT").statusmessage
         except psycopg.Error as error:
             self._rollback()
-            raise WarehouseError(
+            raise WarehouseAway(
                 f"COMMIT failed and may have happened: {_message(error)}", code="E603",
                 hint="open the warehouse again and read the journal",
             ) from error  # fmt: skip
@@ -230,13 +257,12 @@ class _NumberLoader(Loader):
 
 
 def _connect(parameters: Mapping[str, str | int]) -> psycopg.Connection[TupleRow]:
-    command = " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:3]])
-    given: dict[str, Any] = {"application_name": f"penstock: {command}"[:63], **parameters}
+    given: dict[str, Any] = {"application_name": f"penstock: {command(sys.argv)}"[:63], **parameters}
     try:
         # Values stand in the statement as literals, whose types the server finds by where they stand.
         connection = psycopg.connect(autocommit=True, cursor_factory=psycopg.ClientCursor, **given)
     except psycopg.Error as error:
-        raise WarehouseError(f"cannot open the warehouse: {_message(error)}", code="E601") from error
+        raise WarehouseAway(f"cannot open the warehouse: {_message(error)}") from error
     for kind in ("json", "jsonb"):
         connection.adapters.register_loader(kind, TextLoader)
     connection.adapters.register_loader("numeric", _NumberLoader)
@@ -300,20 +326,6 @@ WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname <> 'information_schem
     AND has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
 ORDER BY n.nspname, c.relname, a.attnum
 """
-_HOLDER = """
-SELECT s.pid, s.application_name AS command, s.backend_start AS since, s.client_addr AS address
-FROM pg_locks AS l JOIN pg_stat_activity AS s ON s.pid = l.pid
-WHERE l.locktype = 'advisory' AND l.granted
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND l.classid = $class AND l.objid = CAST(CAST($key AS bigint) & 4294967295 AS oid) AND l.objsubid = 2
-"""
-
-
-def _holder(row: Mapping[str, Any]) -> str:
-    command = str(row["command"]).removeprefix("penstock: ")
-    return f"held by session {row['pid']} ({command}) since {row['since']:%Y-%m-%d %H:%M:%S} UTC"
-
-
 _ARROW: Mapping[int, pa.DataType] = {
     psycopg.adapters.types[name].oid: kind
     for name, kind in {

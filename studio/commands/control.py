@@ -47,7 +47,8 @@ def run(options: Options, *, action: Literal["pause", "resume"], workflow: str, 
             "control_id": str(uuid4()), "scope": workflow if workflow == EVERY else f"workflow:{workflow}",
             "action": action, "who": who(), "because": because, "created_at": SystemClock().now(),
         }  # fmt: skip
-        warehouse.load(state.place("controls"), pa.Table.from_pylist([row]))
+        with warehouse.transaction():
+            warehouse.load(state.place("controls"), pa.Table.from_pylist([row]))
     text = _SAID[action].format("every workflow" if workflow == EVERY else workflow)
     Console(options).result({"workflow": workflow, "state": f"{action}d"}, text)
     return 0

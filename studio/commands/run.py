@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any
 
-from compiler.errors import ProjectError, WarehouseLocked
+from compiler.errors import ProjectError, WarehouseAway, WarehouseLocked
 from compiler.workflow import Duration
 from flows.engine.dispatcher import DeliveryReport
 from flows.engine.evaluator import TickReport
@@ -95,22 +95,25 @@ class _Loop:
     json: bool
     applies: bool
     locked: bool = False
+    reached: bool = False
 
     def once(self, *, patient: bool) -> int:
-        """One tick and delivery; in a loop a locked warehouse costs this round, or what is left of it, only."""
+        """One tick and delivery; in a loop a warehouse that is locked or away costs what is left of this round only."""
         self.locked = False
         try:
             self._apply()
             tick = self._tick()
+            self.reached = True
             try:
                 delivery = self._deliver()
-            except WarehouseLocked:
+            except (WarehouseLocked, WarehouseAway):
                 self._show(tick, None)
                 raise
-        except WarehouseLocked as error:
-            if patient:
+        except (WarehouseLocked, WarehouseAway) as error:
+            # A server that was never reached is more likely a mistake in the profile.
+            if patient or isinstance(error, WarehouseAway) and not self.reached:
                 raise
-            self.locked = True
+            self.locked = isinstance(error, WarehouseLocked)
             self.console.note(f"waiting: {error.message}")
             return 0
         self._show(tick, delivery)

@@ -48,12 +48,12 @@ def test_a_server_that_is_not_there_is_an_error_that_says_so() -> None:
 
 
 def test_a_conflict_names_the_session_that_has_its_turn(parameters: Parameters) -> None:
-    with PostgresWarehouse(parameters, turn="penstock"):
-        with pytest.raises(WarehouseLocked, match=r"the state in penstock is held by session \d+ \(.+\) since "):
-            PostgresWarehouse(parameters, turn="penstock", wait=SHORT)
-        PostgresWarehouse(parameters, turn="another", wait=SHORT).close()
+    with PostgresWarehouse(parameters, state="penstock"):
+        with pytest.raises(WarehouseLocked, match="the state in penstock is held by a session that makes it"):
+            PostgresWarehouse(parameters, state="penstock", wait=SHORT)
+        PostgresWarehouse(parameters, state="another", wait=SHORT).close()
         PostgresWarehouse(parameters).close()
-    PostgresWarehouse(parameters, turn="penstock", wait=SHORT).close()
+    PostgresWarehouse(parameters, state="penstock", wait=SHORT).close()
 
 
 def test_a_session_becomes_its_role(parameters: Parameters) -> None:
@@ -69,7 +69,7 @@ import json, sys
 from flows.warehouse.postgres import PostgresWarehouse
 parameters = json.loads(sys.argv[1])
 for _ in range(int(sys.argv[2])):
-    with PostgresWarehouse(parameters, turn="counter") as warehouse:
+    with PostgresWarehouse(parameters, state="counter") as warehouse:
         [row] = warehouse.rows("select n from counter")
         warehouse.execute("update counter set n = $next", {"next": row["n"] + 1})
 """
