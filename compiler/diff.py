@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compiler.parser import canonical
@@ -40,6 +41,43 @@ class Difference:
         return frozenset(change.step for change in self.steps if change.action == "removed")
 
 
+@dataclass(frozen=True)
+class Moves:
+    """Where migrating takes contacts in flight.
+
+    Attributes:
+        kept: how many stand at a step that says the same.
+        changed: how many stand at one that says something else and is decided anew from when they came to it.
+        redirected: step that `redirect` leads to -> how many.
+        removed: how many exit, because their step is gone.
+    """
+
+    kept: int = 0
+    changed: int = 0
+    redirected: Mapping[str, int] = field(default_factory=dict)
+    removed: int = 0
+
+    def __add__(self, other: Moves) -> Moves:
+        both = Counter(self.redirected) + Counter(other.redirected)
+        return Moves(self.kept + other.kept, self.changed + other.changed, dict(sorted(both.items())),
+                     self.removed + other.removed)  # fmt: skip
+
+
+def moves(before: Workflow, after: Workflow, standing: Mapping[str, int]) -> Moves:
+    """Where migrating from one version to another takes those who stand at its steps."""
+    old, new = dict(walk(before.steps)), dict(walk(after.steps))
+    found = Moves()
+    for step_id, contacts in standing.items():
+        if step_id in new:
+            same = step_id in old and said(old[step_id]) == said(new[step_id])
+            found += Moves(kept=contacts) if same else Moves(changed=contacts)
+        elif step_id in after.redirect:
+            found += Moves(redirected={after.redirect[step_id]: contacts})
+        else:
+            found += Moves(removed=contacts)
+    return found
+
+
 def difference(before: Workflow, after: Workflow) -> Difference:
     """What changed from one version to the next; steps are the same when their ids are."""
     old, new = dict(walk(before.steps)), dict(walk(after.steps))
@@ -50,13 +88,13 @@ def difference(before: Workflow, after: Workflow) -> Difference:
     for step_id, step in new.items():
         kind = step_kind(step) or ""
         if step_id not in old:
-            changes.append(StepChange("added", step_id, kind, after=_text(step)))
-        elif (was := _text(old[step_id])) != (now := _text(step)):
+            changes.append(StepChange("added", step_id, kind, after=said(step)))
+        elif (was := said(old[step_id])) != (now := said(step)):
             changes.append(StepChange("changed", step_id, kind, was, now))
         elif order[step_id] not in stayed:
             changes.append(StepChange("moved", step_id, kind))
     changes += [
-        StepChange("removed", step_id, step_kind(step) or "", before=_text(step))
+        StepChange("removed", step_id, step_kind(step) or "", before=said(step))
         for step_id, step in old.items() if step_id not in new
     ]  # fmt: skip
     return Difference(tuple(_head(before, after)), tuple(changes))
@@ -67,14 +105,14 @@ def _head(before: Workflow, after: Workflow) -> list[str]:
     return sorted(key for key in {*old, *new} - {"steps"} if old.get(key) != new.get(key))
 
 
-def _text(step: BaseStep) -> str:
+def said(step: BaseStep) -> str:
     """What a step itself says: without its id, which is known, and without the steps in its arms."""
-    said = step.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"id"})
-    return json.dumps(_without_arms(said), ensure_ascii=False)
+    keys = step.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"id"})
+    return json.dumps(_without_arms(keys), ensure_ascii=False)
 
 
-def _without_arms(said: Mapping[str, Any]) -> dict[str, Any]:
-    own = {key: value for key, value in said.items() if key not in _ARMS}
+def _without_arms(keys: Mapping[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in keys.items() if key not in _ARMS}
     if "switch" in own:
         own["switch"] = [{key: value for key, value in arm.items() if key not in _ARMS} for arm in own["switch"]]
     return own

@@ -219,16 +219,17 @@ def check(workflow: Workflow, references: Iterable[tuple[YamlPath, str]] = ()) -
             Problem("E302", f"steps are nested {deep.depth} deep, at most {MAX_NESTING} are allowed", path=deep.path,
                     hint="let arms end early with `exit:`, or use one `switch:`")
         ]  # fmt: skip
-    problems = [*_gotos(graph), *_cycles(graph), *_unreachable(graph), *_waits(graph, workflow), *_since(graph)]
+    problems = [*_gotos(graph), *_cycles(graph), *_unreachable(graph), *_waits(graph, workflow), *_since(graph),
+                *_redirects(graph, workflow)]  # fmt: skip
     for path, step_id in references:
         problems.extend(_reference(graph, path, step_id, f"the condition names the step '{step_id}'"))
     return problems
 
 
 def check_jumps(workflow: Workflow) -> list[Problem]:
-    """What is refused about gotos: a missing target, no `max`, and loops that never wait."""
+    """What is refused about gotos and redirects: a missing target, no `max`, and loops that never wait."""
     graph = flow(workflow)
-    return [*_gotos(graph), *_cycles(graph)]
+    return [*_gotos(graph), *_cycles(graph), *_redirects(graph, workflow)]
 
 
 def _gotos(graph: Flow) -> Iterator[Problem]:
@@ -297,6 +298,14 @@ def _waits(graph: Flow, workflow: Workflow) -> Iterator[Problem]:
             case WaitForStep(within=None) if workflow.policy.max_duration is None:
                 yield Problem("E304", f"wait_for '{node.id}' could wait for ever", path=node.path,
                               hint="add `within: 7d`, or `policy: {max_duration: 180d}`")  # fmt: skip
+
+
+def _redirects(graph: Flow, workflow: Workflow) -> Iterator[Problem]:
+    ids = [node.id for node in graph.nodes]
+    for old, new in workflow.redirect.items():
+        if new not in ids:
+            yield Problem("E305", f"redirect to '{new}', but there is no such step", path=("redirect", old),
+                          hint=nearest(new, ids))  # fmt: skip
 
 
 def _since(graph: Flow) -> Iterator[Problem]:

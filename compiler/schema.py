@@ -22,6 +22,7 @@ DESCRIPTIONS: dict[str, str] = {
     "exit_when": "Conditions over the contact that end the enrollment with the word `exit_when`.",
     "exit_on_leave": "Audience triggers: end the enrollment when the contact leaves the audience.",
     "policy": "Rules around the steps; project-wide defaults stand in penstock.yaml.",
+    "redirect": "Removed step -> the step where contacts in flight go on when they migrate to this version.",
     "steps": "What happens, in this order.",
     "event": "Name of an event, or a list of names.",
     "where": "SQL boolean; `entry.<column>` are the columns and properties of the event or row.",

@@ -490,6 +490,7 @@ class Workflow(Model):
     exit_when: tuple[Sql, ...] = ()
     exit_on_leave: Flag = False
     policy: Policy = Policy()
+    redirect: dict[str, StepId] = {}
 
 
 for _model in (WaitForStep, BranchStep, Arm, SwitchStep, SplitStep, ChooseStep, Workflow):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from compiler.diff import Difference, difference
+from compiler.diff import Difference, Moves, difference, moves
+from compiler.errors import Problem
+from compiler.linter.lost_place import LostPlace
+from compiler.parser import Document
 from flows.journal.migrations import read_meta
 from flows.journal.tables import StateTables
 from flows.publication import Change, Published, load_published, rehearse
@@ -22,18 +26,16 @@ class WorkflowChange:
         before: the version that admits now, None for a new or retired one.
         difference: from that version to the file; None when there is nothing to compare.
         in_flight: step -> contacts that stand there in versions before; they are active.
+        moves: where those go if they migrate; None for a retired workflow.
+        warnings: places that they would lose by migrating.
     """
 
     change: Change
     before: int | None
     difference: Difference | None
     in_flight: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def at_removed(self) -> int:
-        """How many of them stand at a step that the new version does not have."""
-        gone = self.difference.removed if self.difference is not None else frozenset()
-        return sum(count for step, count in self.in_flight.items() if step in gone)
+    moves: Moves | None = None
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,32 +68,62 @@ def planned(runner: Runner) -> Planned:
             return Planned(new, (Change("config", "penstock.yaml", 1, "published"), *templates), 0)
         published = load_published(warehouse, project.state_schema)
         changes = rehearse(warehouse, project.state_schema, project, runner.clock)
-        standing = _standing(warehouse, project.state_schema)
-    workflows = tuple(
-        _changed(change, runner, published, standing.get(change.name, {}))
-        for change in changes if change.kind == "workflow"
-    )  # fmt: skip
+        workflows = compared(warehouse, published, changes, project.definitions.workflows)
     touched = {change.change.name for change in workflows}
     others = tuple(change for change in changes if change.kind != "workflow")
     return Planned(workflows, others, len(project.definitions.workflows.keys() - touched))
 
 
-def _changed(change: Change, runner: Runner, published: Published, in_flight: Mapping[str, int]) -> WorkflowChange:
-    running = next((v for v in published.versions if v.workflow == change.name and v.current), None)
-    document = runner.project.definitions.workflows.get(change.name)
-    if running is None or document is None:
-        return WorkflowChange(change, None, None, in_flight)
-    return WorkflowChange(change, running.version, difference(running.definition, document.workflow), in_flight)
+def concerned(runner: Runner, changes: Iterable[Change]) -> tuple[WorkflowChange, ...]:
+    """The contacts in flight that an `apply`, which just wrote the changes, concerns."""
+    with runner.open() as warehouse:
+        published = load_published(warehouse, runner.project.state_schema)
+        return compared(warehouse, published, changes, runner.project.definitions.workflows)
 
 
-def _standing(warehouse: Warehouse, schema: str) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+def compared(
+    warehouse: Warehouse, published: Published, changes: Iterable[Change], documents: Mapping[str, Document]
+) -> tuple[WorkflowChange, ...]:
+    """The changed workflows beside what was `published` before, and the contacts in flight they concern."""
+    standing = _standing(warehouse, published.schema)
+    return tuple(
+        _changed(change, published, documents.get(change.name), standing)
+        for change in changes if change.kind == "workflow"
+    )  # fmt: skip
+
+
+def _changed(
+    change: Change,
+    published: Published,
+    document: Document | None,
+    standing: Mapping[tuple[str, int], Mapping[str, int]],
+) -> WorkflowChange:
+    versions = [version for version in published.versions if version.workflow == change.name]
+    running = next((version for version in versions if version.current), None)
+    in_flight: Counter[str] = Counter()
+    going, warnings = Moves(), []
+    for version in versions:
+        there = standing.get((change.name, version.version), {})
+        in_flight.update(there)
+        if document is not None and there:
+            going += moves(version.definition, document.workflow, there)
+            warnings += [found.problem for found in LostPlace().check(document, version.definition, there)]
+    counts = dict(sorted(in_flight.items()))
+    if document is None:
+        return WorkflowChange(change, None, None, counts)
+    changed = difference(running.definition, document.workflow) if running is not None else None
+    before = running.version if running is not None else None
+    return WorkflowChange(change, before, changed, counts, going, tuple(dict.fromkeys(warnings)))
+
+
+def _standing(warehouse: Warehouse, schema: str) -> dict[tuple[str, int], dict[str, int]]:
+    found: dict[tuple[str, int], dict[str, int]] = {}
     for row in warehouse.rows(StateTables(schema).statement(warehouse, _STANDING)):
-        found.setdefault(row["workflow"], {})[row["position"]] = row["contacts"]
+        found.setdefault((row["workflow"], row["version"]), {})[row["position"]] = row["contacts"]
     return found
 
 
 _STANDING = """
-    SELECT workflow, position, count(*) AS contacts FROM enrollments WHERE exit IS NULL
-    GROUP BY workflow, position ORDER BY workflow, position
+    SELECT workflow, version, position, count(*) AS contacts FROM enrollments WHERE exit IS NULL
+    GROUP BY workflow, version, position ORDER BY workflow, version, position
 """

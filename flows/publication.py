@@ -37,19 +37,27 @@ _LATEST = """
         SELECT *, row_number() OVER (PARTITION BY workflow ORDER BY version DESC) AS place FROM workflow_versions
     ) AS v WHERE v.place = 1
 """
+# A version between that migrates is on the way of those before it. A state that was not migrated yet has no column
+# `in_flight`, so it is not named here.
 _NEEDED = """
-    SELECT v.workflow, v.version, v.hash, v.definition, v.source, v.published_at, v.activated_at, v.retired_at,
-        v.version = n.newest AS is_newest
+    SELECT v.*, v.version = n.newest AS is_newest, e.workflow IS NOT NULL AS is_walked
     FROM workflow_versions AS v
     JOIN (SELECT workflow, max(version) AS newest FROM workflow_versions GROUP BY workflow) AS n
         ON n.workflow = v.workflow
-    WHERE v.version = n.newest OR EXISTS (
-        SELECT 1 FROM enrollments AS e WHERE e.workflow = v.workflow AND e.version = v.version AND e.exit IS NULL
-    )
+    LEFT JOIN (
+        SELECT workflow, version FROM enrollments WHERE exit IS NULL GROUP BY workflow, version
+    ) AS e ON e.workflow = v.workflow AND e.version = v.version
+    LEFT JOIN (
+        SELECT workflow, min(version) AS oldest FROM enrollments WHERE exit IS NULL GROUP BY workflow
+    ) AS o ON o.workflow = v.workflow
+    WHERE v.version = n.newest OR v.version >= o.oldest
     ORDER BY v.workflow, v.version
 """
 _RETIRE = "UPDATE workflow_versions SET retired_at = $now WHERE workflow = $workflow AND version = $version"
 _AGAIN = "UPDATE templates SET published_at = $now WHERE name = $name AND hash = $hash"
+
+
+InFlight = Literal["pin", "migrate"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,10 @@ class Change:
 
 @dataclass(frozen=True)
 class PublishedVersion:
-    """One version of a workflow that may still act. `current`: it admits; an older or retired one only finishes."""
+    """One version of a workflow that may still act. `current`: it admits; an older or retired one only finishes.
+
+    `in_flight`: whether contacts in flight in earlier versions stay there or move to this one.
+    """
 
     workflow: str
     version: int
@@ -74,6 +85,7 @@ class PublishedVersion:
     published_at: datetime
     activated_at: datetime
     current: bool
+    in_flight: InFlight = "pin"
 
 
 @dataclass(frozen=True)
@@ -120,29 +132,31 @@ class Published:
 
 
 def publish(
-    warehouse: Warehouse, schema: str, project: Project, clock: Clock, *, who: str | None = None
-) -> list[Change]:
+    warehouse: Warehouse, schema: str, project: Project, clock: Clock, *, who: str | None = None,
+    in_flight: InFlight = "pin",
+) -> list[Change]:  # fmt: skip
     """Publish what changed since the last time, in one transaction; the files were checked by the caller.
 
     A new or changed workflow gets the next version, active from the first tick at or after now; a workflow without a
-    file is retired. Nothing is written when nothing changed.
+    file is retired. Nothing is written when nothing changed. With `migrate` contacts in flight move to the changed
+    workflows' new versions, at that tick.
 
     Raises:
         DefinitionError: a definition file has problems; nothing was written.
     """
     with warehouse.transaction():
-        return _publish(warehouse, StateTables(schema), project, clock.now(), who)
+        return _publish(warehouse, StateTables(schema), project, clock.now(), who, in_flight)
 
 
 def _publish(
-    warehouse: Warehouse, state: StateTables, project: Project, now: datetime, who: str | None
+    warehouse: Warehouse, state: StateTables, project: Project, now: datetime, who: str | None, in_flight: InFlight
 ) -> list[Change]:
     if project.definitions.problems:
         raise DefinitionError(project.definitions.problems)
     return [
         *_publish_config(warehouse, state, _config(warehouse, project), now),
         *_publish_templates(warehouse, state, project, now),
-        *_publish_workflows(warehouse, state, project, now, who),
+        *_publish_workflows(warehouse, state, project, now, who, in_flight),
     ]
 
 
@@ -154,7 +168,7 @@ def rehearse(warehouse: Warehouse, schema: str, project: Project, clock: Clock) 
     """
     changes: list[Change] = []
     with suppress(_TakenBack), warehouse.transaction():
-        changes = _publish(warehouse, StateTables(schema), project, clock.now(), None)
+        changes = _publish(warehouse, StateTables(schema), project, clock.now(), None, "pin")
         raise _TakenBack
     return changes
 
@@ -184,8 +198,10 @@ def load_published(warehouse: Warehouse, schema: str) -> Published:
         PublishedVersion(
             row["workflow"], row["version"], row["hash"], from_canonical(row["definition"]), row["source"],
             row["published_at"], row["activated_at"], row["is_newest"] and row["retired_at"] is None,
+            row.get("in_flight") or "pin",
         )
         for row in warehouse.rows(state.statement(warehouse, _NEEDED))
+        if row["is_newest"] or row["is_walked"] or row.get("in_flight") == "migrate"
     )  # fmt: skip
     return Published(
         versions, templates, newest, Settings.model_validate(content["settings"]), content["deliver"],
@@ -194,7 +210,7 @@ def load_published(warehouse: Warehouse, schema: str) -> Published:
 
 
 def _publish_workflows(
-    warehouse: Warehouse, state: StateTables, project: Project, now: datetime, who: str | None
+    warehouse: Warehouse, state: StateTables, project: Project, now: datetime, who: str | None, in_flight: InFlight
 ) -> Iterator[Change]:
     known = {row["workflow"]: row for row in warehouse.rows(state.statement(warehouse, _LATEST))}
     for name, document in sorted(project.definitions.workflows.items()):
@@ -207,6 +223,7 @@ def _publish_workflows(
             "workflow": name, "version": version, "hash": digest, "definition": canonical(document.workflow),
             "source": document.text, "published_at": now, "published_by": who,
             "activated_at": last["activated_at"] if last is not None else now,
+            "in_flight": in_flight if last is not None and in_flight == "migrate" else None,
         }  # fmt: skip
         _insert(warehouse, state, "workflow_versions", row)
         yield Change("workflow", name, version, "published")

@@ -33,7 +33,7 @@ from flows.engine.rendering import renderer
 from flows.journal.migrations import migrate, read_meta
 from flows.journal.tables import StateTables
 from flows.project import Project, snapshot_catalog
-from flows.publication import Change, Published, PublishedVersion, load_published, publish
+from flows.publication import Change, InFlight, Published, PublishedVersion, load_published, publish
 from flows.warehouse.base import Warehouse
 from flows.warehouse.lock import DEFAULT_WAIT
 
@@ -72,8 +72,8 @@ class Runner:
         with self.project.open_warehouse(wait=self.wait) as warehouse:
             yield warehouse
 
-    def apply(self, *, who: str | None = None) -> list[Change]:
-        """Migrate the state and publish changed files.
+    def apply(self, *, who: str | None = None, in_flight: InFlight = "pin") -> list[Change]:
+        """Migrate the state and publish changed files; `in_flight` as in `publish`.
 
         Raises:
             DefinitionError: a definition is wrong; nothing was published.
@@ -83,7 +83,7 @@ class Runner:
             if migrated and read_high_water(self.project.local) is None:
                 write_high_water(self.project.local, self._high_water(warehouse))
             self.check(warehouse)
-            return publish(warehouse, self.project.state_schema, self.project, self.clock, who=who)
+            return publish(warehouse, self.project.state_schema, self.project, self.clock, who=who, in_flight=in_flight)
 
     def tick(self) -> TickReport:
         """Evaluate one tick and move the high-water mark.
@@ -212,7 +212,12 @@ def deployment_of(published: Published, catalog: Catalog, workspace: str) -> Dep
             continue
         current = next((number for number, (version, _) in versions.items() if version.current), None)
         activated = min(version.activated_at for version, _ in versions.values())
-        deployed[name] = Deployed(name, current, activated, {number: made for number, (_, made) in versions.items()})
+        plans = {number: made for number, (_, made) in versions.items()}
+        migrations = {
+            number: version.definition.redirect
+            for number, (version, _) in versions.items() if version.in_flight == "migrate"
+        }  # fmt: skip
+        deployed[name] = Deployed(name, current, activated, plans, migrations)
     zone = published.settings.effective_policy.default_timezone or "UTC"
     return Deployment(workspace, published.schema, catalog, zone, deployed, published.newest, broken)
 

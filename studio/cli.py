@@ -150,11 +150,15 @@ def plan(
 def apply(
     options: Options,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also on a live target.")] = False,
+    in_flight: Annotated[
+        Literal["pin", "migrate"],
+        typer.Option("--in-flight", help="Contacts in flight: pin, they finish on their version; migrate, they move."),
+    ] = "pin",
 ) -> None:
     """Publish workflows, templates and penstock.yaml to a target."""
     from studio.commands import apply
 
-    finish(apply.run(options, yes=yes))
+    finish(apply.run(options, yes=yes, in_flight=in_flight))
 
 
 @verb(name="run")

@@ -258,7 +258,9 @@ class _Reader:
                 )
             )
             at = self._time((*path, "at"), entry["at"])
-            yield Published(document, published_at=at, redirect=self._redirect(path, entry, document))
+            redirect = self._redirect(path, entry, document)
+            given = None if redirect is None else {**document.workflow.redirect, **redirect}
+            yield Published(document, published_at=at, redirect=given)
 
     def _redirect(
         self, path: tuple[str | int, ...], entry: Mapping[str, Any], document: Document

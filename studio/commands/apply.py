@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
+from compiler.diff import Moves
 from compiler.errors import ProjectError
+from flows.planning import WorkflowChange, concerned
 from flows.project import Project, load_project
-from flows.publication import Change
+from flows.publication import Change, InFlight
 from flows.runner import Runner
+from studio.commands.validate import counted
 from studio.console import Console
 from studio.options import Options
+from studio.problems import as_data as problem_data
 
 
-def run(options: Options, *, yes: bool) -> int:
+def run(options: Options, *, yes: bool, in_flight: InFlight) -> int:
     """Publish what changed; a live target asks for its name first.
+
+    With `migrate` contacts in flight move to the new versions of the changed workflows, else they finish on theirs.
 
     Returns:
         The exit code 0.
@@ -27,15 +35,51 @@ def run(options: Options, *, yes: bool) -> int:
     if project.deliver == "live" and not yes:
         _confirm(project, console)
     runner = Runner(project)
-    changes = runner.apply(who=who())
+    changes = runner.apply(who=who(), in_flight=in_flight)
+    going = {item.change.name: item for item in concerned(runner, changes)}
     for note in runner.notes:
         console.note(note)
+    if in_flight == "migrate":
+        for problem in (problem for item in going.values() for problem in item.warnings):
+            console.note(f"! {problem}")
+    lines = [line for change in changes for line in _lines(change, going, in_flight)]
     console.result(
-        {"target": project.target, "deliver": project.deliver, "schema": project.state_schema,
-         "changes": [as_data(change) for change in changes]},
-        "\n".join([*map(described, changes), _summary(project, changes)]),
+        {"target": project.target, "deliver": project.deliver, "schema": project.state_schema, "in_flight": in_flight,
+         "changes": [as_data(change) | _effect(change, going) for change in changes]},
+        "\n".join([*lines, _summary(project, changes)]),
     )  # fmt: skip
     return 0
+
+
+def _lines(change: Change, going: Mapping[str, WorkflowChange], in_flight: InFlight) -> Iterator[str]:
+    yield described(change)
+    item = going.get(change.name) if change.kind == "workflow" else None
+    contacts = sum(item.in_flight.values()) if item is not None else 0
+    if item is None or not contacts:
+        return
+    if item.moves is not None and in_flight == "migrate":
+        yield f"    in flight: {moved(item.moves)}"
+    else:
+        yield f"    in flight: {counted(contacts, 'contact')} on earlier versions, to the end"
+
+
+def _effect(change: Change, going: Mapping[str, WorkflowChange]) -> dict[str, object]:
+    item = going.get(change.name) if change.kind == "workflow" else None
+    if item is None:
+        return {}
+    return {"in_flight": dict(item.in_flight), "migrating": asdict(item.moves) if item.moves else None,
+            "warnings": [problem_data(problem) for problem in item.warnings]}  # fmt: skip
+
+
+def moved(moves: Moves) -> str:
+    """Where migrating takes contacts in flight, in words."""
+    said = [
+        *([f"{moves.kept:,} at an unchanged step"] if moves.kept else []),
+        *([f"{moves.changed:,} at a changed step"] if moves.changed else []),
+        *(f"{contacts:,} to {step}" for step, contacts in moves.redirected.items()),
+        *([f"{moves.removed:,} exit step_removed"] if moves.removed else []),
+    ]
+    return ", ".join(said)
 
 
 def as_data(change: Change) -> dict[str, object]:

@@ -9,9 +9,11 @@ from compiler.diff import StepChange
 from flows.planning import Planned, WorkflowChange, planned
 from flows.project import Project, load_project
 from flows.runner import Runner
-from studio.commands.apply import as_data
+from studio.commands.apply import as_data, moved
+from studio.commands.validate import counted
 from studio.console import Console
 from studio.options import Options
+from studio.problems import as_data as problem_data
 
 CHANGES = 2
 """Exit code with `--detailed-exitcode` when there are changes."""
@@ -38,7 +40,9 @@ def _data(project: Project, found: Planned) -> dict[str, object]:
         "target": project.target, "schema": project.state_schema, "unchanged": found.unchanged,
         "workflows": [
             as_data(item.change) | {
-                "before": item.before, "in_flight": dict(item.in_flight), "at_removed": item.at_removed,
+                "before": item.before, "in_flight": dict(item.in_flight),
+                "migrating": asdict(item.moves) if item.moves else None,
+                "warnings": [problem_data(problem) for problem in item.warnings],
                 "head": item.difference.head if item.difference else (),
                 "steps": [asdict(step) for step in item.difference.steps] if item.difference else [],
             }
@@ -75,10 +79,11 @@ def _workflow(item: WorkflowChange) -> Iterator[str]:
     for step in item.difference.steps:
         yield f"    {_SIGNS[step.action]} {step.step}  {_said(step)}"
     if waiting:
-        contacts = "contact" if waiting == 1 else "contacts"
-        places = ", ".join(f"{step} {count}" for step, count in item.in_flight.items())
-        gone = f"; {item.at_removed} of them at a removed step" if item.at_removed else ""
-        yield f"    in flight  {waiting} {contacts} ({places}){gone}"
+        places = ", ".join(f"{step} {count:,}" for step, count in item.in_flight.items())
+        yield f"    in flight  {counted(waiting, 'contact')} ({places})"
+        if item.moves is not None:
+            yield f"    migrating  {moved(item.moves)}"
+    yield from (f"    ! {problem}" for problem in item.warnings)
 
 
 def _said(step: StepChange) -> str:

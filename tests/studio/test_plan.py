@@ -53,6 +53,7 @@ def test_a_changed_workflow_shows_its_steps_and_who_is_in_flight(
         '    + loyal  {"tag": "loyal"}',
         '    - tag_3_then_1  {"tag": "loyal"}',
         "    in flight  1 contact (pause 1)",
+        "    migrating  1 at a changed step",
         "= 0 unchanged",
         "`penstock apply` publishes it",
     ]
@@ -70,7 +71,8 @@ def test_a_removed_step_counts_who_stands_there(project: Path, capsys: pytest.Ca
     replaced(project / "workflows/thanks.yaml", "- id: pause", "- id: rest")
     assert _plan(project, "--output", "json") == 0
     workflow = json.loads(capsys.readouterr().out)["workflows"][0]
-    assert (workflow["before"], workflow["version"], workflow["at_removed"]) == (1, 2, 1)
+    assert (workflow["before"], workflow["version"], workflow["in_flight"]) == (1, 2, {"pause": 1})
+    assert workflow["migrating"] == {"kept": 0, "changed": 0, "redirected": {}, "removed": 1}
     assert [(step["action"], step["step"]) for step in workflow["steps"]] == [("added", "rest"), ("removed", "pause")]
 
 
