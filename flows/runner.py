@@ -28,6 +28,7 @@ from flows.engine.crash import crash_point
 from flows.engine.deployment import Deployed, Deployment
 from flows.engine.dispatcher import Delivery, DeliveryReport, deliver
 from flows.engine.evaluator import Evaluator, TickReport
+from flows.engine.holding import Guard
 from flows.engine.recheck import rechecker
 from flows.engine.rendering import renderer
 from flows.journal.migrations import migrate, read_meta
@@ -219,7 +220,9 @@ def deployment_of(published: Published, catalog: Catalog, workspace: str) -> Dep
         }  # fmt: skip
         deployed[name] = Deployed(name, current, activated, plans, migrations)
     zone = published.settings.effective_policy.default_timezone or "UTC"
-    return Deployment(workspace, published.schema, catalog, zone, deployed, published.newest, broken)
+    limits = published.settings.guards
+    guard = None if limits is None else Guard(limits.factor, limits.minimum, limits.max_entries)
+    return Deployment(workspace, published.schema, catalog, zone, deployed, published.newest, broken, guard)
 
 
 def run_tick(project: Project, clock: Clock | None = None) -> TickReport:

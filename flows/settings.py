@@ -82,6 +82,18 @@ class ScoreSettings(Model):
         return self
 
 
+class GuardSettings(Model):
+    """What waits for `penstock approve`: entries of one tick that are more than `factor` times those of a usual day.
+
+    `minimum` entries are never held, more than `max_entries` always; an audience that keeps less than one in `factor`
+    of its members is held too.
+    """
+
+    factor: Annotated[float, Field(ge=1)] = 10.0
+    minimum: Annotated[int, Field(ge=0)] = 1000
+    max_entries: Annotated[int, Field(ge=0)] | None = None
+
+
 class StateSettings(Model):
     """Where Penstock keeps its tables: a schema of the warehouse."""
 
@@ -110,6 +122,7 @@ class Settings(Model):
     defaults: Policy = Policy()
     destinations: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = {}
     state: StateSettings = StateSettings()
+    guards: GuardSettings | None = GuardSettings()
     targets: dict[str, dict[str, Any]] = {}
 
     @property

@@ -328,6 +328,18 @@ def resume(
     finish(control.run(options, action="resume", workflow=workflow, because=because))
 
 
+@verb()
+def approve(
+    options: Options,
+    workflow: Annotated[str, typer.Argument(help="Name of the workflow that is held.")],
+    because: Annotated[str, typer.Option(help="Why, for the record.")],
+) -> None:
+    """Let go what the size guard holds: far more entries than usual, or an audience that is suddenly empty."""
+    from studio.commands import control
+
+    finish(control.run(options, action="approve", workflow=workflow, because=because))
+
+
 def finish(code: int) -> None:
     """Ends a verb with an exit code."""
     if code:

@@ -15,6 +15,7 @@ from sqlglot import exp
 from compiler.identity import identity_tree
 from compiler.plan import CANDIDATES, MODEL_ROWS, AudienceEntry, EventEntry, ModelEntry, Plan, ScheduleEntry
 from flows.engine.deployment import Deployed
+from flows.engine.guard import too_many_enter
 from flows.engine.work import Work
 
 _LOGGED = ("stale_trigger", "entry_cap", "paused")
@@ -67,7 +68,10 @@ class Door:
 def who_waits(work: Work, paused: frozenset[str]) -> frozenset[str]:
     """Workflows that are not paused and for which candidates wait from earlier ticks."""
     admitting = [deployed.admitting for deployed in work.deployment.workflows.values()]
-    names = [plan.workflow for plan in admitting if plan and plan.rules.may_wait and plan.workflow not in paused]
+    names = [
+        plan.workflow for plan in admitting
+        if plan and plan.workflow not in paused and (plan.rules.may_wait or work.holding.waits(plan.workflow))
+    ]  # fmt: skip
     if not names:
         return frozenset()
     return frozenset(row["workflow"] for row in work.rows(_WHO_WAITS, names=names))
@@ -85,6 +89,8 @@ def admit(work: Work, deployed: Deployed, door: Door) -> int:
         return 0
     waiting = _gather(work, deployed, plan, door)
     slots = _slots(work, plan) if waiting else None
+    if waiting and _held(work, deployed, plan, waiting, door):
+        slots = 0
     entered = 0
     while waiting:
         considered, admitted = _round(work, deployed, plan, waiting, slots, door)
@@ -93,6 +99,19 @@ def admit(work: Work, deployed: Deployed, door: Door) -> int:
         slots = None if slots is None else slots - admitted
     work.count("entered", entered)
     return entered
+
+
+def _held(work: Work, deployed: Deployed, plan: Plan, waiting: int, door: Door) -> bool:
+    """Whether the size guard lets nobody in; of an audience it has looked at the edges already."""
+    if isinstance(plan.entry, AudienceEntry) or plan.workflow in door.paused:
+        return False
+    return too_many_enter(work, plan, waiting, lambda: _would_enter(work, deployed, plan, door))
+
+
+def _would_enter(work: Work, deployed: Deployed, plan: Plan, door: Door) -> int:
+    """How many contacts would enter by the rules, without the ramp."""
+    work.run(_ROUND, **_given(deployed, plan, None, door))
+    return work.number("SELECT count(*) FROM tick_round WHERE verdict = 'entered'")
 
 
 def _slots(work: Work, plan: Plan) -> int | None:
@@ -209,28 +228,35 @@ def _round(work: Work, deployed: Deployed, plan: Plan, waiting: int, slots: int 
 
     While a ramp has free slots, a round ends before the second candidate of a contact, so that they go in order.
     """
+    rules = plan.rules
+    given = _given(deployed, plan, slots, door)
+    may_wait = rules.may_wait or plan.workflow in work.holding.now or work.holding.waits(plan.workflow)
+    considered = work.run(_ROUND_IN_ORDER if slots else _ROUND, **given)
+    entered = work.run(_ENTER, **given)
+    if may_wait:
+        work.run(_NO_LONGER_WAITING, **given)
+    if plan.workflow in door.asked:
+        work.run(_ANSWERED, **given)
+    work.run(_CONSUME, **given)
+    work.journal(_ROUND_JOURNAL, "contact_id, enrollment_id", logged=list(_LOGGED), **given)
+    held = work.number("SELECT count(*) FROM tick_round WHERE verdict = 'waiting'") if may_wait else 0
+    work.count("refused", considered - entered - held)
+    if considered < waiting:
+        work.run("DELETE FROM tick_candidates WHERE candidate_id IN (SELECT candidate_id FROM tick_round)")
+    return considered, entered
+
+
+def _given(deployed: Deployed, plan: Plan, slots: int | None, door: Door) -> dict[str, Any]:
+    """The rules of a round, as parameters."""
     rules, paused = plan.rules, plan.workflow in door.paused
     is_event = isinstance(plan.entry, EventEntry)
-    given: dict[str, Any] = {
+    return {
         "workflow": plan.workflow, "version": plan.version, "first_step": plan.first_step, "reentry": rules.reentry,
         "min_gap": _whole(rules.min_gap), "max_age": _whole(rules.max_age) if is_event else None,
         "cap": rules.cap_count, "per": int(rules.cap_seconds),
         "earliest": deployed.earliest if not isinstance(plan.entry, AudienceEntry) else datetime(1, 1, 1),
         "paused": ("waiting" if rules.waits_paused else "paused") if paused else None, "slots": slots,
     }  # fmt: skip
-    considered = work.run(_ROUND_IN_ORDER if slots else _ROUND, **given)
-    entered = work.run(_ENTER, **given)
-    if rules.may_wait:
-        work.run(_NO_LONGER_WAITING, **given)
-    if plan.workflow in door.asked:
-        work.run(_ANSWERED, **given)
-    work.run(_CONSUME, **given)
-    work.journal(_ROUND_JOURNAL, "contact_id, enrollment_id", logged=list(_LOGGED), **given)
-    held = work.number("SELECT count(*) FROM tick_round WHERE verdict = 'waiting'") if rules.may_wait else 0
-    work.count("refused", considered - entered - held)
-    if considered < waiting:
-        work.run("DELETE FROM tick_candidates WHERE candidate_id IN (SELECT candidate_id FROM tick_round)")
-    return considered, entered
 
 
 def _whole(amount: float | None) -> int | None:

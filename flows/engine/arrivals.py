@@ -7,7 +7,7 @@ whose rows are remembered in `event_seen`. Events dated ahead, and events of con
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from compiler.condition import relation_table
 from compiler.lookup import event
 from compiler.plan import EventEntry
 from flows.engine.deployment import BEGINNING, Deployed
+from flows.engine.holding import Held
 from flows.engine.work import Work
 
 KEEP_SEEN = timedelta(days=30)
@@ -28,7 +29,8 @@ class Watermarks:
     """How far the engine has read.
 
     `model` greatest loaded_at, `own` last seq, `started` workflows it has evaluated, `zones` digest of the contacts'
-    time zones, None where no wait counts in calendar days, `held` workflows that did not advance (paused, set aside).
+    time zones, None where no wait counts in calendar days, `held` workflows that did not advance (paused, set aside),
+    `guarded` those that the size guard holds.
     """
 
     model: datetime | None = None
@@ -36,6 +38,7 @@ class Watermarks:
     started: frozenset[str] = frozenset()
     zones: str | None = None
     held: frozenset[str] = frozenset()
+    guarded: Mapping[str, Held] = field(default_factory=dict)
 
     @classmethod
     def of(cls, value: Mapping[str, Any] | None) -> Watermarks:
@@ -45,13 +48,15 @@ class Watermarks:
         model = value.get("model")
         return cls(datetime.fromisoformat(model) if model else None, int(value.get("own", 0)),
                    frozenset(value.get("started", ())), value.get("zones"),
-                   frozenset(value.get("held", ())))  # fmt: skip
+                   frozenset(value.get("held", ())),
+                   {name: Held.of(held) for name, held in value.get("guarded", {}).items()})  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """The JSON of a tick row."""
         model = self.model.isoformat() if self.model else None
         return {"model": model, "own": self.own, "started": sorted(self.started), "zones": self.zones,
-                "held": sorted(self.held)}  # fmt: skip
+                "held": sorted(self.held),
+                "guarded": {name: held.as_json() for name, held in sorted(self.guarded.items())}}  # fmt: skip
 
 
 def collect(work: Work, before: Watermarks, pending: datetime | None) -> tuple[Watermarks, dict[str, int]]:

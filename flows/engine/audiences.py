@@ -6,6 +6,7 @@ from compiler.audience import REPEATED, Group, grouped
 from compiler.errors import PenstockError
 from compiler.plan import AudienceEntry
 from flows.engine.deployment import Deployed
+from flows.engine.guard import too_few_remain, too_many_enter
 from flows.engine.work import Work
 
 
@@ -66,8 +67,13 @@ def _edges(work: Work, deployed: Deployed, bit: int, *, first: bool) -> int:
     if first and plan is not None and plan.rules.backfill == 0:
         work.run(_BASELINE, workflow=deployed.name)
         return 0
+    if plan is None or too_few_remain(work, plan):
+        return 0
     edges = work.run(_EDGES, workflow=deployed.name)
     work.run(_LEFT, workflow=deployed.name)
+    if edges and too_many_enter(work, plan, edges):
+        work.run(_NO_EDGES, workflow=deployed.name)
+        return 0
     if edges:
         work.run(_BACK, workflow=deployed.name)
         work.run(_NEW_MEMBERS, workflow=deployed.name)
@@ -90,6 +96,7 @@ _EDGES = """
     FROM tick_members AS m LEFT JOIN audience_members AS a ON a.name = $workflow AND a.contact_id = m.contact_id
     WHERE NOT coalesce(a.member, FALSE)
 """
+_NO_EDGES = "DELETE FROM tick_edges WHERE workflow = $workflow"
 _LEFT = """
     UPDATE audience_members SET member = FALSE, since = $tick_at
     WHERE name = $workflow AND member AND contact_id NOT IN (SELECT contact_id FROM tick_members)

@@ -11,6 +11,7 @@ from sqlglot import exp
 from compiler import frames
 from compiler.catalog import Catalog
 from compiler.plan import EventEntry, Plan
+from flows.engine.holding import Guard
 
 BEGINNING = datetime(1, 1, 1)
 """Earlier than every event."""
@@ -58,6 +59,7 @@ class Deployment:
         workflows: by name.
         templates: name -> newest published hash.
         broken: published workflows that no longer compile against the warehouse -> why; they are left out.
+        guard: what is too much to happen without a person; None: nothing is.
     """
 
     workspace: str
@@ -67,6 +69,7 @@ class Deployment:
     workflows: Mapping[str, Deployed]
     templates: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
+    guard: Guard | None = None
 
     @property
     def plans(self) -> tuple[Plan, ...]:

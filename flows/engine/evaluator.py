@@ -27,6 +27,7 @@ from flows.engine.controls import paused
 from flows.engine.crash import crash_point
 from flows.engine.decisions import record
 from flows.engine.deployment import BEGINNING, Deployment
+from flows.engine.holding import Held
 from flows.engine.merging import merge_contacts
 from flows.engine.migrating import migrate_enrollments
 from flows.engine.occurrences import find_occurrences
@@ -49,12 +50,14 @@ class TickReport:
         tick_at: its time T, naive UTC.
         counts: arrivals, entered, refused, exits, due, moved, decided, done, skipped.
         set_aside: workflow -> why it was left out.
+        guarded: workflow -> what the size guard holds of it.
     """
 
     tick: int
     tick_at: datetime
     counts: dict[str, int]
     set_aside: dict[str, str] = field(default_factory=dict)
+    guarded: dict[str, Held] = field(default_factory=dict)
 
 
 class WorkflowFailed(Exception):
@@ -141,6 +144,7 @@ class Evaluator:
         before = Watermarks.of(json.loads(last[0]["watermarks"]) if last and last[0]["watermarks"] else None)
         deployment = _without(self.deployment, aside)
         work = Work(warehouse, deployment, self._texts, number, tick_at, address_key)
+        work.holding.before = before.guarded
         previous, pending = (last[0]["tick_at"], last[0]["pending"]) if last else (None, None)
         tick = _Tick(work, before, previous, pending=pending, apart=apart)
         after = tick.run()
@@ -149,10 +153,12 @@ class Evaluator:
                 work.journal(_ASIDE, workflow=workflow, why=why)
                 self._quarantine(work, workflow)
         evaluated = after.started | frozenset(deployment.workflows)
-        watermarks = replace(after, started=evaluated, held=after.held | frozenset(aside))
+        held = after.held | frozenset(aside)
+        guarded = work.holding.after(held)
+        watermarks = replace(after, started=evaluated, held=held, guarded=guarded)
         work.run(_TICK_ROW, watermarks=json.dumps(watermarks.as_json()), counts=json.dumps(work.counts), started_at=now,
                  finished_at=self._clock.now())  # fmt: skip
-        return TickReport(number, tick_at, work.counts, dict(aside))
+        return TickReport(number, tick_at, work.counts, dict(aside), guarded)
 
     def _quarantine(self, work: Work, workflow: str) -> None:
         failures = work.number(_FAILURES, workflow=workflow, since=work.tick - QUARANTINE_AFTER)
@@ -388,7 +394,7 @@ def _without(deployment: Deployment, aside: Iterable[str]) -> Deployment:
         return deployment
     kept = {name: deployed for name, deployed in deployment.workflows.items() if name not in names}
     return Deployment(deployment.workspace, deployment.schema, deployment.catalog, deployment.default_zone, kept,
-                      deployment.templates, deployment.broken)  # fmt: skip
+                      deployment.templates, deployment.broken, deployment.guard)  # fmt: skip
 
 
 def _reason(error: Exception) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from flows.engine.arrivals import Watermarks
+from flows.engine.holding import Held
 from flows.journal.tables import StateTables
 from flows.warehouse.base import Warehouse
 
 _COUNTS = ("in_flight", "entered", "entered_24h", "ended", "done", "goals")
-State = Literal["live", "retired", "quarantined"]
+State = Literal["live", "held", "paused", "retired", "quarantined"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class WorkflowState:
         goals: of those, how many met a goal.
         sent, failed: outward actions with a final outcome: delivered, and not (failed, dead or unknown).
         last_entry: when the newest enrollment entered.
-        because: why it is quarantined, or empty.
+        because: why it is quarantined or paused, or what would happen if the size guard did not hold it; or empty.
+        since: since when it is held or paused.
     """
 
     workflow: str
@@ -43,6 +47,7 @@ class WorkflowState:
     failed: int
     last_entry: datetime | None
     because: str = ""
+    since: datetime | None = None
 
     @property
     def done_share(self) -> float | None:
@@ -92,47 +97,72 @@ def overview(warehouse: Warehouse, schema: str, now: datetime) -> Overview:
     """
     state = StateTables(schema)
 
-    def rows(text: str) -> list[dict[str, Any]]:
-        given = {"now": now, "since": now - timedelta(hours=24)}
+    def rows(text: str, **more: Any) -> list[dict[str, Any]]:
+        given = {"now": now, "since": now - timedelta(hours=24), **more}
         return warehouse.rows(state.statement(warehouse, text), given)
 
     last = next(iter(rows(_TICK)), {"tick": None, "tick_at": None})
     lease = next(iter(rows(_LEASE)), {"holder": None})
-    quarantined = {row["scope"].removeprefix("workflow:"): row["because"] or "" for row in rows(_QUARANTINED)}
+    controls = [*rows(_RULED, action="pause"), *rows(_RULED, action="quarantine")]
+    ruled = dict(_ruled(controls, guarded(warehouse, state)))
     entered = {row["workflow"]: row for row in rows(_ENROLLMENTS)}
     delivered = {row["workflow"]: row for row in rows(_DELIVERIES)}
     return Overview(
         now, last["tick"], last["tick_at"], lease["holder"],
-        tuple(_workflow(row, entered, delivered, quarantined) for row in rows(_VERSIONS)),
+        tuple(_workflow(row, entered, delivered, ruled) for row in rows(_VERSIONS)),
         {row["state"]: row["n"] for row in rows(_OPEN)}, {row["what"]: row["n"] for row in rows(_FAILED)},
     )  # fmt: skip
 
 
+def guarded(warehouse: Warehouse, state: StateTables) -> Mapping[str, Held]:
+    """What the size guard held at the last tick, by workflow."""
+    rows = warehouse.rows(state.statement(warehouse, _WATERMARKS))
+    return Watermarks.of(json.loads(rows[0]["watermarks"] or "null")).guarded if rows else {}
+
+
+def _ruled(
+    controls: Sequence[Mapping[str, Any]], guarded: Mapping[str, Held]
+) -> Iterator[tuple[str, tuple[State, str, datetime | None]]]:
+    """Workflow, or `all` -> what keeps it from going on, why, and since when; the strongest reason last."""
+    for name, held in guarded.items():
+        yield name, ("held", held.said, held.since)
+    for row in controls:
+        state: State = "paused" if row["action"] == "pause" else "quarantined"
+        who = f"{row['who']}: " if row["who"] and state == "paused" else ""
+        said = f"{who}{row['because'] or ''}".removesuffix(": ")
+        yield row["scope"].removeprefix("workflow:"), (state, said, row["created_at"])
+
+
 def _workflow(
-    row: Mapping[str, Any], entered: Mapping[str, Any], delivered: Mapping[str, Any], quarantined: Mapping[str, str]
-) -> WorkflowState:
+    row: Mapping[str, Any], entered: Mapping[str, Any], delivered: Mapping[str, Any],
+    ruled: Mapping[str, tuple[State, str, datetime | None]],
+) -> WorkflowState:  # fmt: skip
     name = row["workflow"]
     counts = entered.get(name, {})
     actions = delivered.get(name, {})
-    status: State = "quarantined" if name in quarantined else "retired" if row["retired"] else "live"
+    usual: State = "retired" if row["retired"] else "live"
+    status, because, since = ruled.get(name, ruled.get("all", (usual, "", None)))
     numbers = {key: int(counts.get(key) or 0) for key in _COUNTS}
     return WorkflowState(
         name, status, row["version"], **numbers, sent=int(actions.get("sent") or 0),
-        failed=int(actions.get("failed") or 0), last_entry=counts.get("last_entry"), because=quarantined.get(name, ""),
+        failed=int(actions.get("failed") or 0), last_entry=counts.get("last_entry"), because=because, since=since,
     )  # fmt: skip
 
 
 _TICK = "SELECT tick, tick_at FROM ticks ORDER BY tick DESC LIMIT 1"
+_WATERMARKS = "SELECT watermarks FROM ticks ORDER BY tick DESC LIMIT 1"
 _LEASE = "SELECT holder FROM lease WHERE holder IS NOT NULL AND expires_at > $now"
 _VERSIONS = """
     SELECT workflow, max(version) AS version, bool_and(retired_at IS NOT NULL) AS retired
     FROM workflow_versions GROUP BY workflow ORDER BY workflow
 """
-_QUARANTINED = """
-    SELECT c.scope, c.because FROM (
-        SELECT scope, action, because, row_number() OVER (PARTITION BY scope ORDER BY created_at DESC) AS place
-        FROM controls WHERE scope LIKE 'workflow:%' AND action IN ('quarantine', 'resume')
-    ) AS c WHERE c.place = 1 AND c.action = 'quarantine'
+_RULED = """
+    SELECT c.scope, c.action, c.who, c.because, c.created_at FROM (
+        SELECT scope, action, who, because, created_at, row_number() OVER (
+            PARTITION BY scope ORDER BY created_at DESC, control_id DESC
+        ) AS place
+        FROM controls WHERE (scope = 'all' OR scope LIKE 'workflow:%') AND action IN ('resume', $action)
+    ) AS c WHERE c.place = 1 AND c.action = $action
 """
 _ENROLLMENTS = """
     SELECT e.workflow, count(*) AS entered, count(*) FILTER (WHERE e.exit IS NULL) AS in_flight,

@@ -35,6 +35,7 @@ from flows.engine.clock import VirtualClock
 from flows.engine.deployment import BEGINNING, Deployed, Deployment
 from flows.engine.dispatcher import Delivery, deliver
 from flows.engine.evaluator import Evaluator, TickReport
+from flows.engine.holding import Guard
 from flows.engine.intents import MESSAGES, Intent
 from flows.engine.log import log_rows
 from flows.engine.recheck import rechecker
@@ -91,9 +92,14 @@ def _grouped(rows: Sequence[str]) -> dict[tuple[str, str], list[str]]:
 
 
 class Simulation:
-    """One case on its own warehouse, in memory unless another is given, tick by tick; a context manager."""
+    """One case on its own warehouse, in memory unless another is given, tick by tick; a context manager.
 
-    def __init__(self, case: Case, open_warehouse: Callable[[], Warehouse] = in_memory) -> None:
+    The size guard is off unless its limits are given.
+    """
+
+    def __init__(
+        self, case: Case, open_warehouse: Callable[[], Warehouse] = in_memory, guard: Guard | None = None
+    ) -> None:
         """Compile the case's workflows and make its tables.
 
         Raises:
@@ -105,7 +111,7 @@ class Simulation:
         self.recorder = Recorder(SIMULATED, RecorderConfig(answers=case.destination))
         self._tables = _Tables(case, self.warehouse)
         self._templates = {name: _template(name, text) for name, text in case.templates.items()}
-        self._versions = _Versions(case, self._tables.catalog(self._templates))
+        self._versions = _Versions(case, self._tables.catalog(self._templates), guard)
         self._evaluator: Evaluator | None = None
         migrate(self.warehouse, SCHEMA, self.clock.now(), WORKSPACE)
 
@@ -176,9 +182,10 @@ def _template(name: str, text: str) -> Template:
 class _Versions:
     """The versions of a case's workflows as they are published, compiled once each."""
 
-    def __init__(self, case: Case, catalog: Catalog) -> None:
+    def __init__(self, case: Case, catalog: Catalog, guard: Guard | None) -> None:
         self._case = case
         self._catalog = catalog
+        self._guard = guard
         self._settings = Settings(policy=case.policy)
         self._plans: dict[tuple[str, int], Plan] = {}
         self._known: tuple[int, Deployment] | None = None
@@ -216,7 +223,7 @@ class _Versions:
                 migrations[version] = published.redirect
             deployed[name] = Deployed(name, version, activated, plans, migrations)
         zone = self._case.policy.default_timezone or "UTC"
-        made = Deployment(WORKSPACE, SCHEMA, self._catalog, zone, deployed)
+        made = Deployment(WORKSPACE, SCHEMA, self._catalog, zone, deployed, guard=self._guard)
         self._known = (len(visible), made)
         return made
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlglot import exp
 
 from flows.engine.deployment import Deployment
+from flows.engine.holding import Holding
 from flows.journal.tables import StateTables
 from flows.warehouse.base import Warehouse
 
@@ -41,6 +42,7 @@ class Work:
     seq: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     row_tables: set[str] = field(default_factory=set)
+    holding: Holding = field(default_factory=Holding)
 
     def __post_init__(self) -> None:
         self.state = StateTables(self.deployment.schema)

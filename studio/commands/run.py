@@ -20,6 +20,8 @@ from studio.commands.apply import described
 from studio.console import Console, to_json
 from studio.options import Options
 
+HELD = 3
+"""Exit code when something waits for `penstock approve`."""
 _COUNTS = ("arrivals", "entered", "due", "exits", "skipped")
 
 
@@ -27,7 +29,7 @@ def run(options: Options, *, every: str | None) -> int:
     """Tick and deliver once, or every so often until interrupted.
 
     Returns:
-        The exit code: 1 when a workflow was set aside or an action finally failed.
+        The exit code: 1 when a workflow was set aside or an action finally failed, 3 when the size guard holds one.
 
     Raises:
         ProjectError: E513, `every` is no duration.
@@ -117,7 +119,8 @@ class _Loop:
             self.console.note(f"waiting: {error.message}")
             return 0
         self._show(tick, delivery)
-        return 1 if tick.set_aside or delivery.counts.get("failed") or delivery.counts.get("dead") else 0
+        failed = tick.set_aside or delivery.counts.get("failed") or delivery.counts.get("dead")
+        return 1 if failed else HELD if tick.guarded else 0
 
     def _apply(self) -> None:
         """Publish changed files, once, on a target that publishes by itself."""
@@ -148,6 +151,8 @@ class _Loop:
         self.runner.notes.clear()
         for workflow, why in tick.set_aside.items():
             self.console.note(f"set aside {workflow}: {why}")
+        for workflow, held in tick.guarded.items():
+            self.console.note(f"held {workflow}: {held.said} → penstock approve {workflow} --because ...")
         if delivery is not None:
             for destination, why in delivery.paused.items():
                 self.console.note(f"paused {destination}: {why}")
@@ -164,7 +169,8 @@ def _as_json(tick: TickReport, delivery: DeliveryReport | None) -> str:
     report = delivery or DeliveryReport()
     data = {
         "tick": tick.tick, "tick_at": tick.tick_at.isoformat() + "Z", "counts": tick.counts,
-        "set_aside": tick.set_aside, "delivered": None if delivery is None else dict(report.counts),
+        "set_aside": tick.set_aside, "held": {name: held.said for name, held in tick.guarded.items()},
+        "delivered": None if delivery is None else dict(report.counts),
         "ambiguous": report.ambiguous, "paused": report.paused,
     }  # fmt: skip
     return " ".join(line.strip() for line in to_json(data).split("\n"))

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
 NONE = "–"
-_COLORS = {"live": "green", "retired": "dim", "quarantined": "red"}
+_COLORS = {"live": "green", "held": "yellow", "paused": "yellow", "retired": "dim", "quarantined": "red"}
+_NEXT = {"held": "penstock approve", "paused": "penstock resume", "quarantined": "penstock resume"}
 _COLUMNS = ("IN FLIGHT", "ENTERED 24H", "DONE", "ACTIONS OK", "GOAL", "LAST ENTRY")
 
 
@@ -56,8 +57,11 @@ def _show(project: Project, seen: Overview, out: RichConsole) -> None:
         table.add_row(item.workflow, state, f"v{item.version}", *_figures(item, seen.now))
     out.print(table)
     for item in seen.workflows:
-        if item.because:
-            out.print(f"{item.workflow} is quarantined: {item.because}", markup=False)
+        if item.state in _NEXT:
+            since = f" since {ago(item.since, seen.now)}" if item.since is not None else ""
+            because = f": {item.because}" if item.because else ""
+            out.print(f"{item.workflow} is {item.state}{since}{because} → {_NEXT[item.state]} {item.workflow}",
+                      markup=False)  # fmt: skip
     out.print(_tick_line(project, seen), markup=False)
     waiting = ", ".join(f"{state} {number:,}" for state, number in seen.open_actions.items())
     out.print(f"outbox     {waiting or 'empty'}", markup=False)
