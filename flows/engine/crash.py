@@ -1,4 +1,4 @@
-"""Named points at which a test can stop the process as `kill -9` would."""
+"""Named points at which a test can end the process as `kill -9` would, or pause it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ CrashPoint = Literal[
 def crash_point(name: CrashPoint) -> None:
     """Kill this process, without any clean-up, when the environment variable CRASH_AT names the point.
 
-    `CRASH_AT=after_send` dies at the first pass, `CRASH_AT=after_send:3` at the third.
+    `CRASH_AT=after_send` dies at the first pass, `CRASH_AT=after_send:3` at the third. STOP_AT, likewise, pauses the
+    process there until it gets SIGCONT.
     """
-    wanted, _, count = os.environ.get("CRASH_AT", "").partition(":")
-    if wanted != name:
-        return
-    passes = int(count or "1")
-    if passes > 1:
-        os.environ["CRASH_AT"] = f"{name}:{passes - 1}"
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
+    for variable, number in (("CRASH_AT", signal.SIGKILL), ("STOP_AT", signal.SIGSTOP)):
+        wanted, _, count = os.environ.get(variable, "").partition(":")
+        if wanted != name:
+            continue
+        passes = int(count or "1")
+        if passes:
+            os.environ[variable] = f"{name}:{passes - 1}"
+        if passes == 1:
+            os.kill(os.getpid(), number)

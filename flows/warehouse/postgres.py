@@ -24,8 +24,9 @@ from pyarrow import csv as arrow_csv
 from sqlglot import exp
 
 from compiler.errors import WarehouseAway, WarehouseError, WarehouseLocked
+from flows.warehouse import lease
 from flows.warehouse.base import Parameters, Place, Warehouse, bound, plain
-from flows.warehouse.lease import LIFE, Lease, command
+from flows.warehouse.lease import Lease, command
 from flows.warehouse.lock import DEFAULT_WAIT, Patience
 from flows.warehouse.postgres_dialect import FUNCTIONS, PenstockPostgres
 
@@ -37,8 +38,6 @@ _SETTINGS: Mapping[str, str] = {
     "client_min_messages": "warning",
     # Another program may have a table for itself, as dbt has for the moment in which it replaces a model.
     "lock_timeout": "30s",
-    # A process that is paused in a transaction must not keep others out for longer than its lease would.
-    "idle_in_transaction_session_timeout": f"{int(LIFE.total_seconds())}s",
 }
 _TEMPORARY = "pg_temp"
 _WORDS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<percent>%)|(?P<end>;)|\$(?P<name>[A-Za-z_][A-Za-z0-9_]*)")
@@ -85,6 +84,8 @@ class PostgresWarehouse(Warehouse):
                 self.execute("SET default_transaction_read_only = on")
                 self._read_only = True
             if state is not None:
+                # A process that is paused in a transaction must not keep others out for longer than its lease does.
+                self._set("idle_in_transaction_session_timeout", f"{int(lease.LIFE.total_seconds() * 1000)}ms")
                 self._lease = Lease(self._connection, state)
                 self._lease.take(Patience(wait))
         except psycopg.Error as error:
@@ -181,15 +182,18 @@ class PostgresWarehouse(Warehouse):
     def _prepare(self, role: str | None, schema: str | None) -> None:
         connection = self._open_connection()
         if role is not None:
-            connection.execute("SELECT set_config('role', %s, false)", (role,))
+            self._set("role", role)
         for name, value in _SETTINGS.items():
-            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+            self._set(name, value)
         if schema is not None:
             connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))
         connection.execute("CREATE TEMP TABLE iana_zones (name text)")
         self.load(("temp", "iana_zones"), _zones(connection))
         for function in FUNCTIONS:
             connection.execute(function.encode())
+
+    def _set(self, name: str, value: str) -> None:
+        self._open_connection().execute("SELECT set_config(%s, %s, false)", (name, value))
 
     def _renew(self, *, taken: bool) -> None:
         """Before a transaction take the lease of a state that was made in this session, within it renew it."""

@@ -207,6 +207,11 @@ def _first_of_each(node: exp.Expr) -> exp.Expr:
     inner.set("order", exp.Order(expressions=[exp.Ordered(this=part.copy()) for part in parts] + wanted))
     carried = inner.args.get("with_")
     outer = exp.select("*").from_(inner.subquery("_first", copy=False))
+    if own := node.args.get("order"):  # by columns of the result, as the order of a whole statement is
+        outer.set("order", own.transform(lambda part: exp.column(part.name) if isinstance(part, exp.Column) else part))
+    if limit := node.args.get("limit"):
+        inner.set("limit", None)
+        outer.set("limit", limit.copy())
     if carried is not None:
         inner.set("with_", None)
         outer.set("with_", carried)

@@ -10,8 +10,10 @@ import base64
 import multiprocessing
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,11 +25,12 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from compiler.errors import WarehouseAway, WarehouseLocked
 from flows.engine.dispatcher import DeliveryReport
 from flows.project import Project, load_project
 from flows.runner import Runner
+from flows.warehouse import lease
 from flows.warehouse.base import Warehouse
-from flows.warehouse.duckdb import DuckDBWarehouse
 from studio import cli
 from studio.demo.fake_crm import FakeCrm
 from studio.demo.mail_server import MailServer
@@ -37,8 +40,10 @@ SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes, ok").decode
 ENVIRONMENT = {"KIOSK_SECRET": SECRET, "KIOSK_TOKEN": "kiosk-token"}
 STATE = "penstock"
 """Schema of the state tables; the target is live."""
+_FILLED = ("penstock.yaml", "profiles.yml")
 _IMPORTED = (
-    "pytest", "studio.commands.run", "flows.warehouse.duckdb", "destinations.transport", "sqlglot.dialects.duckdb",
+    "pytest", "studio.commands.run", "flows.warehouse.duckdb", "flows.warehouse.postgres", "psycopg",
+    "destinations.transport", "sqlglot.dialects.duckdb",
     "pandas", "pyarrow.dataset",
 )  # fmt: skip
 ACTIONS: Mapping[str, tuple[str, ...]] = {
@@ -47,7 +52,7 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
 """Workflow -> the steps of it that act on the outside, in order. `alarm` goes by the mail server that retries."""
 _FILES = {
     "dbt_project.yml": "name: kiosk\nprofile: kiosk\nmodel-paths: [models]\n",
-    "profiles.yml": "kiosk: {target: prod, outputs: {prod: {type: duckdb, path: kiosk.duckdb, schema: shop}}}\n",
+    "profiles.yml": "kiosk: {{target: prod, outputs: {{prod: {{{warehouse}, schema: shop}}}}}}\n",
     "models/schema.yml": """
 models:
   - name: people
@@ -120,11 +125,13 @@ class Kiosk:
 
     Args:
         folder: an empty folder.
+        database: parameters of an empty database of a PostgreSQL server; None for a DuckDB file in the folder.
         pause: before another attempt, as configured.
         on_mail: called when the mail server has taken a message and has not yet said so.
     """
 
     folder: Path
+    database: Mapping[str, str | int] | None = None
     pause: str = "1ms"
     on_mail: Callable[[], None] = lambda: None
     events: list[tuple[str, str]] = field(default_factory=list)
@@ -134,10 +141,10 @@ class Kiosk:
         self.mail = self._stack.enter_context(MailServer(on_message=lambda mail: self.on_mail()))
         self.hooks = self._stack.enter_context(WebhookSink(secret=SECRET))
         self.crm = self._stack.enter_context(FakeCrm(token=ENVIRONMENT["KIOSK_TOKEN"]))
-        places = {"mail": self.mail.port, "hooks": self.hooks.url, "crm": self.crm.url}
+        places = {"mail": self.mail.port, "hooks": self.hooks.url, "crm": self.crm.url, "warehouse": self._warehouse()}
         for name, text in _FILES.items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            filled = text.format(**places, pauses=[self.pause] * 40) if name == "penstock.yaml" else text
+            filled = text.format(**places, pauses=[self.pause] * 40) if name in _FILLED else text
             (self.folder / name).write_text(filled, encoding="utf-8")
         with self.open() as warehouse:
             for statement in (
@@ -152,10 +159,17 @@ class Kiosk:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    @property
-    def file(self) -> Path:
-        """The warehouse."""
-        return self.folder / "kiosk.duckdb"
+    def _warehouse(self) -> str:
+        """The keys of the warehouse in profiles.yml."""
+        if self.database is None:
+            return "type: duckdb, path: kiosk.duckdb"
+        keys = {"type": "postgres", "pass": "unused", **self.database}
+        return ", ".join(f"{name}: {value}" for name, value in keys.items())
+
+    def beside(self, folder: Path) -> Path:
+        """Another machine's folder of the same project: the files, and nothing that an engine keeps locally."""
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns(".penstock", "*.duckdb*"))
+        return folder
 
     @property
     def project(self) -> Project:
@@ -164,8 +178,8 @@ class Kiosk:
 
     @contextmanager
     def open(self) -> Iterator[Warehouse]:
-        """The warehouse under its lock."""
-        with DuckDBWarehouse(self.file, wait=timedelta(seconds=30)) as warehouse:
+        """The warehouse under its lock, or with the lease of the state."""
+        with self.project.open_warehouse(wait=timedelta(seconds=30)) as warehouse:
             yield warehouse
 
     def add(self, contacts: int, *workflows: str) -> None:
@@ -182,7 +196,8 @@ class Kiosk:
             "happened_at": [now] * len(happened), "loaded_at": [now] * len(happened),
         })  # fmt: skip
         contacts_table = pa.table({"person_id": people, "mail": [f"{person}@mail.example" for person in people]})
-        with self.open() as warehouse, warehouse.transaction():
+        # Rows of models come from elsewhere, so on a server they come without the lease.
+        with self.project.warehouse.location.open("", wait=timedelta(seconds=30)) as warehouse, warehouse.transaction():
             warehouse.load(("shop", "people"), contacts_table)
             warehouse.load(("shop", "happenings"), rows)
         self.events += happened
@@ -314,6 +329,23 @@ def work_once(folder: str, environment: dict[str, str]) -> None:
     runner.deliver()
 
 
+def work_beside(folder: str, environment: dict[str, str]) -> None:
+    """Tick and deliver beside another engine until killed; a line in `refused` each time that it had to leave off."""
+    os.environ.update(environment)
+    lease.LIFE = timedelta(seconds=float(environment["LEASE_SECONDS"]))
+    pause = threading.Event()
+    while True:
+        # As a new process: what it knew of the state is gone, and nothing of it may be needed.
+        runner = Runner(load_project(Path(folder)), wait=timedelta(seconds=30))
+        try:
+            while not pause.wait(0.05):
+                runner.tick()
+                runner.deliver()
+        except (WarehouseLocked, WarehouseAway) as error:
+            with (Path(folder) / "refused").open("a", encoding="utf-8") as file:
+                file.write(f"{type(error).__name__} {error.message}\n")
+
+
 def penstock_run(folder: str, environment: dict[str, str]) -> None:
     """One `penstock run`, its output in `run.out`; the body of a process."""
     os.environ.update(environment)
@@ -323,11 +355,15 @@ def penstock_run(folder: str, environment: dict[str, str]) -> None:
     sys.exit(cli.run(["run", "--output", "json", "--project-dir", folder]))
 
 
-def started(body: Callable[[str, dict[str, str]], None], kiosk: Kiosk, crash_at: str = "") -> BaseProcess:
+def started(
+    body: Callable[[str, dict[str, str]], None], kiosk: Kiosk, crash_at: str = "", *, folder: Path | None = None,
+    **environment: str,
+) -> BaseProcess:  # fmt: skip
     """A process of its own, forked from one that has imported everything already and does nothing else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *_IMPORTED])
-    process = context.Process(target=body, args=(str(kiosk.folder), kiosk.environment(crash_at)))
+    given = {**kiosk.environment(crash_at), **environment}
+    process = context.Process(target=body, args=(str(folder or kiosk.folder), given))
     process.start()
     return process
 

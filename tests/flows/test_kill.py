@@ -32,11 +32,16 @@ HISTORIES = (
 )  # fmt: skip
 
 
+# On a server as well: inside the tick, inside the receipts, and twice while recovering.
+ON_BOTH = (HISTORIES[1], HISTORIES[7], HISTORIES[9])
+
+
 @pytest.fixture
-def kiosk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kiosk]:
+def kiosk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Kiosk]:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    with Kiosk(tmp_path) as opened:
+    on_server = getattr(request, "param", "duckdb") == "postgres"
+    with Kiosk(tmp_path, request.getfixturevalue("postgres_server").database() if on_server else None) as opened:
         yield opened
 
 
@@ -45,7 +50,11 @@ def test_every_named_point_is_died_at_twice() -> None:
     assert [point for point in get_args(CrashPoint) if died.count(point) < 2] == []
 
 
-@pytest.mark.parametrize("history", HISTORIES, ids="+".join)
+@pytest.mark.parametrize(
+    ("kiosk", "history"),
+    [("duckdb", history) for history in HISTORIES] + [("postgres", history) for history in ON_BOTH],
+    indirect=["kiosk"],
+)
 def test_a_run_killed_at_a_named_point_and_killed_again_while_it_recovers(
     kiosk: Kiosk, history: tuple[str, ...]
 ) -> None:
@@ -98,13 +107,15 @@ def test_a_signal_while_mails_are_sent_ends_after_the_one_in_flight(kiosk: Kiosk
     print(f"\n{number.name} after {arrived} of 24 mails: {outcome}")
 
 
-def test_kills_at_random_times_lose_nothing_and_hide_nothing(kiosk: Kiosk) -> None:
+@pytest.mark.parametrize(("kiosk", "kills"), [("duckdb", 24), ("postgres", 8)], indirect=["kiosk"])
+def test_kills_at_random_times_lose_nothing_and_hide_nothing(kiosk: Kiosk, kills: int) -> None:
     seed = random.randrange(1_000_000)
     print(f"\nseed {seed}")
-    print(killed_at_random(kiosk, seed, kills=24, contacts=5))
+    print(killed_at_random(kiosk, seed, kills=kills, contacts=5))
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("kiosk", ["duckdb", "postgres"], indirect=True)
 def test_two_hundred_kills_over_ten_thousand_actions(kiosk: Kiosk) -> None:
     seed = random.randrange(1_000_000)
     print(f"\nseed {seed}")

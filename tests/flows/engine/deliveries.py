@@ -21,7 +21,7 @@ from flows.engine.intents import Intent
 from flows.journal.ids import identity
 from flows.journal.migrations import migrate
 from flows.warehouse.base import Warehouse
-from flows.warehouse.duckdb import DuckDBWarehouse
+from flows.warehouse.location import FileLocation, Location, ServerLocation
 
 START = datetime(2026, 3, 2, 9)
 SCHEMA = "penstock"
@@ -36,10 +36,11 @@ def recorder(name: str = "mail", **config: Any) -> Recorder:
 
 
 class Outbox:
-    """A state file with tick 1 at `START`; `open` counts how many connections are open at once."""
+    """A state with tick 1 at `START`, in a file or in an empty database; `open` knows whether it is open."""
 
-    def __init__(self, folder: Path, *, new: bool = True) -> None:
-        self.file = folder / "warehouse.duckdb"
+    def __init__(self, folder: Path, *, new: bool = True, database: Mapping[str, str | int] | None = None) -> None:
+        file = FileLocation(folder / "warehouse.duckdb")
+        self.location: Location = file if database is None else ServerLocation(database)
         self.local = folder / "local"
         self.clock = VirtualClock(START)
         self.is_open = False
@@ -53,7 +54,7 @@ class Outbox:
 
     @contextmanager
     def open(self) -> Iterator[Warehouse]:
-        with DuckDBWarehouse(self.file, wait=timedelta(seconds=5)) as warehouse:
+        with self.location.open(SCHEMA, wait=timedelta(seconds=5)) as warehouse:
             self.is_open = True
             try:
                 yield warehouse

@@ -21,9 +21,11 @@ from flows.warehouse.base import Warehouse
 from tests.flows.engine.deliveries import SCHEMA, START, Outbox, no_secrets, recorder, sent
 
 
-@pytest.fixture
-def outbox(tmp_path: Path) -> Outbox:
-    return Outbox(tmp_path)
+@pytest.fixture(params=["duckdb", "postgres"])
+def outbox(tmp_path: Path, request: pytest.FixtureRequest) -> Outbox:
+    if request.param == "duckdb":
+        return Outbox(tmp_path)
+    return Outbox(tmp_path, database=request.getfixturevalue("postgres_server").database())
 
 
 def test_one_pass_delivers_a_chain_of_one_enrollment_in_order(outbox: Outbox) -> None:

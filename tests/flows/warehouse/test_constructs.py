@@ -43,6 +43,9 @@ SELECT list_concat(coalesce(NULL, CAST([] AS TEXT[])), ['a']) AS x;
 SELECT v.g, v.n
     FROM (VALUES ('a', 1), ('a', 2), ('b', NULL), ('b', 3)) AS v(g, n)
     QUALIFY row_number() OVER (PARTITION BY v.g ORDER BY v.n DESC) = 1 ORDER BY 1;
+SELECT v.g, v.n
+    FROM (VALUES ('a', 5), ('a', 2), ('b', 3)) AS v(g, n)
+    QUALIFY row_number() OVER (PARTITION BY v.g ORDER BY v.n DESC) = 1 ORDER BY v.n LIMIT 1;
 SELECT count(*) AS x
     FROM (SELECT *
     FROM (VALUES ('a', 1), ('a', 2), ('b', 3)) AS v(g, n)
