@@ -10,12 +10,12 @@ from sqlglot import exp
 
 from compiler.advance import StepParts
 from compiler.catalog import Catalog, DestinationInfo, Role
+from compiler.columns import arm_column, visit_column
 from compiler.content import snippet_reads
 from compiler.errors import DefinitionError, Problem, nearest
-from compiler.functions import arm_column, visit_column
 from compiler.graph import FlowNode, YamlPath
 from compiler.lookup import frame, seconds
-from compiler.messages import address, channels_of, chosen, first_of, skips, template_of
+from compiler.messages import INTERNAL, address, channels_of, chosen, first_of, skips, template_of
 from compiler.plan import Action, Kind
 from compiler.workflow import (
     ActionStep,
@@ -34,7 +34,6 @@ from compiler.workflow import (
     WebhookStep,
 )
 
-INTERNAL = frozenset({"tag", "untag", "set", "score", "campaign", "emit", "enroll", "unenroll"})
 ROLES: dict[str, Role] = {
     "email": "email",
     "sms": "sms",

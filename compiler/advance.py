@@ -14,19 +14,20 @@ from dataclasses import dataclass, field
 from sqlglot import exp
 
 from compiler.calendar import after, elapsed_more_than, next_time, opening, wall
-from compiler.condition import Condition
-from compiler.functions import (
+from compiler.columns import (
     arm_column,
     campaign_column,
     enrolled_columns,
     points_column,
+    status_column,
     tag_column,
     visit_column,
 )
+from compiler.condition import Condition
 from compiler.graph import Flow, FlowNode, counted_steps
 from compiler.identity import bucket_tree
 from compiler.lookup import first_between, frame, seconds, tick_at
-from compiler.messages import HELD, SENT, first_of, skips
+from compiler.messages import HELD, SENT, first_of, skips, status
 from compiler.plan import FRAME, STAGE
 from compiler.workflow import (
     ActionStep,
@@ -418,6 +419,9 @@ class Layers:
         for name, written in _written(step, parts):
             if name in self._kept:
                 columns[name] = _when(done, written, _column(name))
+        word = status_column(node.id)
+        if word in self._kept:
+            columns[word] = _when(here, self._status(node, step, parts), _column(word))
         if parts.counted:
             decided = exp.EQ(this=_column(f"o{node.index}"), expression=exp.Literal.string("decided"))
             columns[SENT] = _when(exp.and_(here, decided), _one_more(SENT), _column(SENT))
@@ -425,6 +429,13 @@ class Layers:
             out = exp.Literal.number(self.completed + len(self._leaving) + 1)
             columns["p"] = _when(here, _when(done, out, self._target(node)), _P)
         self._add(node, columns)
+
+    def _status(self, node: FlowNode, step: ActionStep, parts: StepParts) -> exp.Expr:
+        if parts.holding:
+            decided = exp.EQ(this=_column(f"o{node.index}"), expression=exp.Literal.string("decided"))
+            return _when(decided, exp.Literal.string("pending"), exp.Literal.string("skipped"))
+        test = exp.Coalesce(this=parts.test.tree, expressions=[exp.false()]) if parts.test is not None else None
+        return status(node.kind, skips(step, _L, test=test, require=parts.require, group=parts.group))
 
     def _leave(self, node: FlowNode) -> None:
         ifs = [

@@ -89,7 +89,7 @@ class Condition:
         visits: steps whose count of visits is needed as frame columns `n_<id>` and `w_<id>`.
         fields: contact fields that Penstock owns and the condition reads.
         tags: tags the condition reads.
-        kept: frame columns it reads of points and campaigns, which steps write.
+        kept: frame columns it reads of points, campaigns and the status of steps, which steps write.
         clock: whether the value can change by time alone.
         state: whether it can change without an event arriving (contact columns, tags, sub-selects, scores …).
         relations: models read by sub-selects.
@@ -118,7 +118,7 @@ class Condition:
 
     @property
     def written(self) -> bool:
-        """Whether it reads what steps write: tags, fields, points, campaigns, arms."""
+        """Whether it reads what steps write: tags, fields, points, campaigns, arms, the status of steps."""
         return bool(self.tags or self.fields or self.kept or self.arms)
 
 

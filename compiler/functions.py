@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from compiler.allowlist import refuse
+from compiler.columns import (
+    arm_column,
+    campaign_column,
+    points_column,
+    status_column,
+    tag_column,
+    visit_before,
+    visit_column,
+)
 from compiler.errors import nearest
 from compiler.identity import bucket_tree, identity_tree
 from compiler.lookup import Fact, Lookup, LookupKind, count_since, event, first_between, frame, last_since, tick_at
@@ -331,7 +340,10 @@ class Calls:
             self.state = True
             return Typed(exp.column(arm_column(step), table="f", quoted=True), "text")
         if name == "status":
-            return Typed(self._latest(step, frame(self._fact(f"status_{step}", self._status(step)))), "text")
+            # what this tick decides about the step stands there too, so it is always that of the latest visit
+            column = status_column(step)
+            self.kept.add(column)
+            return Typed(frame(self._fact(column, self._status(step), exact=True)), "text")
         sent = exp.EQ(this=exp.column("state", table="d"), expression=exp.Literal.string("sent"))
         query = exp.select(exp.Max(this=exp.column("updated_at", table="d")))
         query = query.from_(_state(self.scope, "deliveries", "d")).where(exp.and_(self._same_action(step), sent))
@@ -533,41 +545,6 @@ class Calls:
         ):
             raise refuse(node, f"{str(node.this).lower()}() takes one quoted name", code="E207")
         return str(node.expressions[0].name)
-
-
-def tag_column(tag: str) -> str:
-    """The frame column that says whether the contact has a tag."""
-    return f"tag_{tag}"
-
-
-def points_column(score: str) -> str:
-    """The frame column with the contact's points of a score."""
-    return f"points_{score}"
-
-
-def enrolled_columns(workflow: str) -> tuple[str, str]:
-    """The frame columns that say whether the contact is in a workflow, and where."""
-    return f"x_in_workflow_{workflow}", f"x_position_in_{workflow}"
-
-
-def campaign_column(campaign: str) -> str:
-    """The frame column that says whether the contact is in a campaign."""
-    return f"campaign_{campaign}"
-
-
-def visit_column(step: str) -> str:
-    """The frame column that counts the visits of a step, or the jumps of a goto, that can be met again."""
-    return f"n_{step}"
-
-
-def visit_before(step: str) -> exp.Column:
-    """The count of `visit_column` when the tick looked: what is known of a message is known of that visit."""
-    return exp.column(f"w_{step}", table="f", quoted=True)
-
-
-def arm_column(step: str) -> str:
-    """The frame column with the arm that the enrollment took at a split."""
-    return f"arm_{step}"
 
 
 def wall_clock(moment: exp.Expr, zone: exp.Expr) -> exp.Expr:

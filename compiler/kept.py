@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from sqlglot import exp
 
-from compiler.functions import arm_column, visit_before, visit_column
+from compiler.columns import arm_column, visit_before, visit_column
 
 
 def kept(times: Collection[str], splits: Collection[str], visits: Collection[str]) -> list[exp.Expr]:

@@ -21,6 +21,8 @@ from compiler.workflow import (
     SmsStep,
 )
 
+INTERNAL = frozenset({"tag", "untag", "set", "score", "campaign", "emit", "enroll", "unenroll"})
+"""Kinds of actions that the tick itself does; the others it only decides."""
 HELD = "held"
 """Outcome of a message that waits in its step: no row is written, and the next tick looks at it again."""
 
@@ -102,6 +104,11 @@ def skips(
         others = [exp.paren(_refused(step, name, require, group)) for name in listed[1:]]
         found += [(exp.and_(forbidden, *others), f"skipped({reason})") for forbidden, reason in first]
     return found
+
+
+def status(kind: str, reasons: Reasons) -> exp.Expr:
+    """What `steps.<id>.status` says in the tick that decides, by the reasons to skip the action."""
+    return first_of([(test, "skipped") for test, _ in reasons], "ok" if kind in INTERNAL else "pending")
 
 
 def quiet(step: ActionStep, policy: Policy, zone: exp.Expr | None) -> exp.Expr | None:

@@ -12,11 +12,19 @@ from compiler.actions import Routing, Texts, action_rows, message_texts, split_r
 from compiler.advance import BACK, Layers, StepParts, Timing, columns_read
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
+from compiler.columns import (
+    arm_column,
+    campaign_column,
+    enrolled_columns,
+    points_column,
+    status_column,
+    tag_column,
+    visit_column,
+)
 from compiler.condition import Condition, Scope, compile_wait_for
 from compiler.entry import Compiling, EntryPlanner, contact_columns, duration_seconds, workflow_scope
 from compiler.errors import ConditionError, DefinitionError, Problem, nearest
 from compiler.frames import Needs
-from compiler.functions import arm_column, campaign_column, enrolled_columns, points_column, tag_column, visit_column
 from compiler.graph import Flow, FlowNode, YamlPath, counted_steps, flow
 from compiler.kept import kept, kept_object
 from compiler.lookup import frame, seconds, tick_at
@@ -456,6 +464,8 @@ class _Planner:
     def _mutable(self, needs: Needs) -> list[str]:
         written = set()
         for node in self.graph.nodes:
+            if isinstance(node.step, ActionStep):
+                written.add(status_column(node.id))
             match node.step:
                 case TagStep():
                     written.add(tag_column(node.step.tag))

@@ -54,14 +54,15 @@ class Enrollment:
         self.facts.setdefault(step, []).append((tick, facts))
 
     def fact(self, step: str, name: str, tick: datetime) -> Any:
-        """`steps.<id>.<name>` of the latest visit that an earlier tick decided."""
+        """`steps.<id>.<name>` of the latest visit, this tick's too."""
         if name == "arm":
             return self.arms.get(step)
-        earlier = [facts for decided, facts in self.facts.get(step, []) if decided < tick]
-        facts = earlier[-1] if earlier else {}
+        visits = [facts for decided, facts in self.facts.get(step, []) if decided <= tick]
+        facts = visits[-1] if visits else {}
         intent = facts.get("intent")
         if intent is not None:
-            return {"status": intent.state, "sent_at": intent.sent_at}[name]
+            waiting = "retry" if intent.attempts else "pending"
+            return {"status": waiting if intent.state == "open" else intent.state, "sent_at": intent.sent_at}[name]
         return facts.get(name)
 
     def label(self) -> str:
