@@ -549,7 +549,7 @@ class _Planner:
         moved: exp.Expr = exp.NEQ(this=p.copy(), expression=frame("p0"))
         moved = exp.or_(moved, back) if self._jumps_back() else moved
         outer = exp.select(
-            frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
+            frame("nth"), frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
             exp.Coalesce(this=exp.Case(ifs=ids), expressions=[frame("position")]).as_("position"),
             moment.as_("logical_at"), layers.due().as_("due_at"), steps.as_("steps"), arms.as_("arms"),
             visits.as_("visits"), back.as_("back"),

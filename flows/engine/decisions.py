@@ -11,9 +11,12 @@ from compiler.identity import action_identity
 from compiler.plan import Action, Plan, Stage
 from flows.engine.work import Work
 
+_PER_ENROLLMENT = 4096
+"""Numbers of the log for each enrollment in a pass: its steps, at most 500 and two each, in the order of the file."""
 
-def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]]) -> None:
-    """Write the decisions of one plan; the stages' tables and `tick_frame` are there."""
+
+def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]], enrollments: int) -> None:
+    """Write the decisions of one plan about the enrollments in scope; `tick_frame` and the stages' tables are there."""
     key = (plan.workflow, str(plan.version))
     actions = [action for stage, indexes in reached for action in stage.actions if action.index in set(indexes)]
     work.make("tick_moves", plan.moves, *key)
@@ -24,16 +27,14 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
     if actions and work.deployment.workflows[plan.workflow].migrations:
         work.run("DELETE FROM tick_actions WHERE action_id IN (SELECT c.action_id FROM completed_actions AS c)")
     given = {"workflow": plan.workflow, "version": plan.version}
-    total = work.run(_DECISIONS)
     kinds = {row["outcome"]: row["n"] for row in work.rows(_KINDS)} if actions else {}
-    if total:
-        work.run(_JOURNAL, **given)
+    work.run(_JOURNAL, per=_PER_ENROLLMENT, **given)
     if kinds.get("decided"):
         work.run(_OUTBOX, **given)
     written = {action.kind for action in actions}
     _keep(work, written)
     moved = work.run(_MOVE)
-    work.seq += total
+    work.seq += (enrollments + 1) * _PER_ENROLLMENT
     if "unenroll" in written:
         _unenroll(work)
     work.count("moved", moved)
@@ -78,8 +79,11 @@ def _action(work: Work, action: Action) -> exp.Select:
     """The rows of a reached action for `tick_actions`: with its id, how the log calls it, and where it goes."""
     template = work.deployment.templates.get(action.template) if action.template else None
     visit = exp.column("visit", table="r") if action.repeated else None
+    first = exp.Mul(this=exp.column("nth", table="r"), expression=exp.Literal.number(_PER_ENROLLMENT))
+    place = exp.Add(this=first, expression=exp.Literal.number(2 * action.index))
     return exp.select(
         "r.*",
+        exp.Add(this=exp.Placeholder(this="seq"), expression=place),
         _text(None if action.kind == "split" else f"{action.word}:{action.what}"),
         _text(action.destination),
         _text(template),
@@ -94,68 +98,60 @@ def _text(value: str | None) -> exp.Expr:
 
 _NO_ACTIONS = """
     CREATE OR REPLACE TEMP TABLE tick_actions (
-        enrollment_id UUID, contact_id TEXT, key TEXT, ordinal INTEGER, step TEXT, kind TEXT, what TEXT, due TIMESTAMP,
-        outcome TEXT, payload JSON, expires_at TIMESTAMP, visit INTEGER, word TEXT, destination TEXT,
+        nth BIGINT, enrollment_id UUID, contact_id TEXT, key TEXT, step TEXT, kind TEXT, what TEXT, due TIMESTAMP,
+        outcome TEXT, payload JSON, expires_at TIMESTAMP, visit INTEGER, seq BIGINT, word TEXT, destination TEXT,
         template_hash TEXT, transactional BOOLEAN, action_id UUID
     )
-"""
-_DECISIONS = """
-    CREATE OR REPLACE TEMP TABLE tick_decisions AS
-    SELECT d.*, $seq + row_number() OVER (
-        ORDER BY coalesce(s.due_at, s.logical_at), d.contact_id, d.enrollment_id, d.ordinal, d.place) AS seq
-    FROM (
-        SELECT enrollment_id, contact_id, key, ordinal, 0 AS place, step,
-            CASE WHEN kind = 'split' THEN 'split' WHEN outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind,
-            what, kind AS step_kind, outcome,
-            due, word, action_id, payload, expires_at, destination, template_hash, transactional, visit
-        FROM tick_actions
-        UNION ALL
-        SELECT enrollment_id, contact_id, key, ordinal, 1, CASE WHEN exit IS NULL THEN position END,
-            CASE WHEN exit IS NULL THEN 'rest' ELSE 'exit' END, NULL, NULL, exit,
-            CASE WHEN exit IS NULL THEN logical_at END, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-        FROM tick_moves WHERE moved OR exit IS NOT NULL
-    ) AS d LEFT JOIN tick_scope AS s ON s.enrollment_id = d.enrollment_id
 """
 _KINDS = "SELECT outcome, count(*) AS n FROM tick_actions WHERE kind <> 'split' GROUP BY outcome"
 _JOURNAL = """
     INSERT INTO journal
-    SELECT $tick, d.seq, $tick_at, $workflow, $version, d.enrollment_id, d.contact_id, d.key, d.step, d.kind,
-        d.word,
-        CASE WHEN d.kind = 'split' THEN d.what ELSE d.outcome END, d.due, d.action_id, NULL,
-        CASE WHEN d.step_kind IN ('set', 'score', 'campaign', 'emit', 'enroll') THEN d.payload END
-    FROM tick_decisions AS d
+    SELECT $tick, d.seq, $tick_at, $workflow, $version, d.enrollment_id, d.contact_id, d.key, d.step, d.kind, d.word,
+        d.outcome, d.due, d.action_id, NULL, d.details
+    FROM (
+        SELECT a.seq, a.enrollment_id, a.contact_id, a.key, a.step,
+            CASE WHEN a.kind = 'split' THEN 'split' WHEN a.outcome = 'decided' THEN 'intent' ELSE 'action' END AS kind,
+            a.word, CASE WHEN a.kind = 'split' THEN a.what ELSE a.outcome END AS outcome, a.due, a.action_id,
+            CASE WHEN a.kind IN ('set', 'score', 'campaign', 'emit', 'enroll') THEN a.payload END AS details
+        FROM tick_actions AS a
+        UNION ALL
+        SELECT $seq + m.nth * $per + 2 * m.ordinal + 1, m.enrollment_id, m.contact_id, m.key,
+            CASE WHEN m.exit IS NULL THEN m.position END, CASE WHEN m.exit IS NULL THEN 'rest' ELSE 'exit' END, NULL,
+            m.exit, CASE WHEN m.exit IS NULL THEN m.logical_at END, NULL, NULL
+        FROM tick_moves AS m WHERE m.moved OR m.exit IS NOT NULL
+    ) AS d
 """
 _OUTBOX = """
     INSERT INTO outbox
-    SELECT d.action_id, d.enrollment_id, $workflow, $version, d.contact_id, d.key, d.step, d.visit, d.step_kind, d.what,
+    SELECT d.action_id, d.enrollment_id, $workflow, $version, d.contact_id, d.key, d.step, d.visit, d.kind, d.what,
         d.destination, d.template_hash, d.payload, d.due, $tick_at, $tick, d.seq, d.expires_at, d.transactional,
         'pending', NULL, NULL, 0, NULL, NULL, NULL, $tick_at
-    FROM tick_decisions AS d WHERE d.outcome = 'decided'
+    FROM tick_actions AS d WHERE d.outcome = 'decided'
 """
 _LAST_TAGS = """
-    SELECT contact_id, what, step_kind, action_id FROM (
-        SELECT d.contact_id, d.what, d.step_kind, d.action_id,
+    SELECT contact_id, what, kind, action_id FROM (
+        SELECT d.contact_id, d.what, d.kind, d.action_id,
             row_number() OVER (PARTITION BY d.contact_id, d.what ORDER BY d.seq DESC) AS place
-        FROM tick_decisions AS d WHERE d.step_kind IN ('tag', 'untag') AND d.outcome = 'ok'
+        FROM tick_actions AS d WHERE d.kind IN ('tag', 'untag') AND d.outcome = 'ok'
     ) AS l WHERE l.place = 1
 """
 _UNTAG = (
     "DELETE FROM contact_tags WHERE EXISTS (SELECT 1 FROM (" + _LAST_TAGS + ") AS t "
-    "WHERE t.step_kind = 'untag' AND t.contact_id = contact_tags.contact_id AND t.what = contact_tags.tag)"
+    "WHERE t.kind = 'untag' AND t.contact_id = contact_tags.contact_id AND t.what = contact_tags.tag)"
 )
 _UNTAGS = (
     "INSERT INTO contact_untags SELECT t.contact_id, t.what, $tick_at, t.action_id FROM (" + _LAST_TAGS + ") AS t "
-    "WHERE t.step_kind = 'untag' AND NOT EXISTS (SELECT 1 FROM contact_untags AS c "
+    "WHERE t.kind = 'untag' AND NOT EXISTS (SELECT 1 FROM contact_untags AS c "
     "WHERE c.contact_id = t.contact_id AND c.tag = t.what)"
 )
 """A tag of the user's model cannot be deleted there, so what was taken away is remembered."""
 _TAGGED_AGAIN = (
     "DELETE FROM contact_untags WHERE EXISTS (SELECT 1 FROM (" + _LAST_TAGS + ") AS t "
-    "WHERE t.step_kind = 'tag' AND t.contact_id = contact_untags.contact_id AND t.what = contact_untags.tag)"
+    "WHERE t.kind = 'tag' AND t.contact_id = contact_untags.contact_id AND t.what = contact_untags.tag)"
 )
 _TAG = (
     "INSERT INTO contact_tags SELECT t.contact_id, t.what, $tick_at, t.action_id FROM (" + _LAST_TAGS + ") AS t "
-    "WHERE t.step_kind = 'tag' AND NOT EXISTS (SELECT 1 FROM contact_tags AS c "
+    "WHERE t.kind = 'tag' AND NOT EXISTS (SELECT 1 FROM contact_tags AS c "
     "WHERE c.contact_id = t.contact_id AND c.tag = t.what)"
 )
 _LAST_FIELDS = """
@@ -164,7 +160,7 @@ _LAST_FIELDS = """
             row_number() OVER (PARTITION BY s.contact_id, s.name ORDER BY s.seq DESC) AS place
         FROM (
             SELECT d.contact_id, d.payload, d.action_id, d.seq, unnest(json_keys(d.payload)) AS name
-            FROM tick_decisions AS d WHERE d.step_kind = 'set' AND d.outcome = 'ok'
+            FROM tick_actions AS d WHERE d.kind = 'set' AND d.outcome = 'ok'
         ) AS s
     ) AS l WHERE l.place = 1
 """
@@ -180,7 +176,7 @@ _LAST_CAMPAIGNS = """
     SELECT contact_id, what, member, action_id FROM (
         SELECT d.contact_id, d.what, CAST(d.payload ->> '$.member' AS BOOLEAN) AS member, d.action_id,
             row_number() OVER (PARTITION BY d.contact_id, d.what ORDER BY d.seq DESC) AS place
-        FROM tick_decisions AS d WHERE d.step_kind = 'campaign' AND d.outcome = 'ok'
+        FROM tick_actions AS d WHERE d.kind = 'campaign' AND d.outcome = 'ok'
     ) AS l WHERE l.place = 1
 """
 _LEAVE_CAMPAIGN = (
@@ -200,7 +196,7 @@ _ADDED_POINTS = """
             p.action_id
         FROM (
             SELECT d.contact_id, d.payload, d.action_id, unnest(json_keys(d.payload)) AS name
-            FROM tick_decisions AS d WHERE d.step_kind = 'score' AND d.outcome = 'ok'
+            FROM tick_actions AS d WHERE d.kind = 'score' AND d.outcome = 'ok'
         ) AS p
     ) AS s GROUP BY s.contact_id, s.name
 """
@@ -218,12 +214,12 @@ _EMIT = """
     INSERT INTO events
     SELECT CAST(d.action_id AS TEXT), $last + row_number() OVER (ORDER BY d.seq), d.contact_id,
         CAST(d.action_id AS TEXT), NULL, NULL, d.what, d.due, $tick_at, d.payload, 'emit'
-    FROM tick_decisions AS d WHERE d.step_kind = 'emit' AND d.outcome = 'ok'
+    FROM tick_actions AS d WHERE d.kind = 'emit' AND d.outcome = 'ok'
 """
 _ENROLL = """
     INSERT INTO candidates
     SELECT d.action_id, d.what, d.contact_id, NULL, CAST(d.action_id AS TEXT), d.due, 'asked', $tick, d.payload
-    FROM tick_decisions AS d WHERE d.step_kind = 'enroll' AND d.outcome = 'ok'
+    FROM tick_actions AS d WHERE d.kind = 'enroll' AND d.outcome = 'ok'
 """
 """Candidates of the next tick's admission, which gives them their ids."""
 _UNENROLLED = """
@@ -231,7 +227,7 @@ _UNENROLLED = """
     SELECT n.enrollment_id, n.workflow, n.version, n.contact_id, n.key, u.cause
     FROM enrollments AS n JOIN (
         SELECT d.contact_id, d.what AS workflow, min(CAST(d.action_id AS TEXT)) AS cause
-        FROM tick_decisions AS d WHERE d.step_kind = 'unenroll' AND d.outcome = 'ok' GROUP BY d.contact_id, d.what
+        FROM tick_actions AS d WHERE d.kind = 'unenroll' AND d.outcome = 'ok' GROUP BY d.contact_id, d.what
     ) AS u ON u.workflow = n.workflow AND u.contact_id = n.contact_id
     WHERE n.exit IS NULL
 """

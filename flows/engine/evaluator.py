@@ -313,12 +313,12 @@ class _Tick:
         if due:
             work.count("due", due)
         while due:
-            self._round(plan)
+            self._round(plan, due)
             # Who jumped back stands further up than the statements of a round can lead, so they run once more.
             due = self._scope(plan, _BACK, every=False) if plan.jumps_back else 0
 
-    def _round(self, plan: Plan) -> None:
-        """Take those in `tick_scope` as far as they can go down the file."""
+    def _round(self, plan: Plan, due: int) -> None:
+        """Take the `due` enrollments in `tick_scope` as far as they can go down the file."""
         work = self.work
         key = (plan.workflow, str(plan.version))
         work.make(FRAME, plan.frame, *key)
@@ -326,7 +326,7 @@ class _Tick:
         for stage in plan.stages:
             work.make(stage.name, stage.query, *key)
             reached.append((stage, self._reached(plan, stage)))
-        record(work, plan, reached)
+        record(work, plan, reached, due)
 
     def _reached(self, plan: Plan, stage: Stage) -> list[int]:
         """Indexes of the stage's actions that somebody reached."""
@@ -408,10 +408,13 @@ _LAST = """
     ) AS pending
     FROM ticks AS t ORDER BY t.tick DESC LIMIT 1
 """
-_SCOPE_COLUMNS = """
+_COLUMNS = """
     CREATE OR REPLACE TEMP TABLE tick_scope AS
     SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, CASE WHEN $reads_entry THEN n.entry END AS entry,
         n.entry_at, n.position, n.logical_at, n.due_at, n.steps, n.arms, n.visits
+"""
+_NTH = ", row_number() OVER (ORDER BY coalesce(n.due_at, n.logical_at), n.contact_id, n.enrollment_id) AS nth"
+_ROWS = """
     FROM enrollments AS n
     WHERE n.workflow = $workflow AND n.version = $version AND n.exit IS NULL
 """
@@ -420,18 +423,22 @@ _WOKEN = """
         SELECT a.contact_id FROM tick_arrivals AS a WHERE list_contains($wakes, a.name)
     ))
 """
-_ACTIVE = _SCOPE_COLUMNS + " AND ($every OR " + _WOKEN + ")"
+_LOOKED_AT = _ROWS + " AND ($every OR " + _WOKEN + ")"
+_ACTIVE = _COLUMNS + _LOOKED_AT
 # Side by side with those at the same step: most layers then leave whole vectors of rows as they are.
-_STANDING = _ACTIVE + " ORDER BY n.position"
+_STANDING = _COLUMNS + _NTH + _LOOKED_AT + " ORDER BY n.position"
 _BACK = (
-    _SCOPE_COLUMNS + " AND n.enrollment_id IN (SELECT m.enrollment_id FROM tick_moves AS m WHERE m.back) "
+    _COLUMNS + _NTH + _ROWS + " AND n.enrollment_id IN (SELECT m.enrollment_id FROM tick_moves AS m WHERE m.back) "
     "ORDER BY n.position"
 )
 _IN_TURN = (
-    _ACTIVE + " AND coalesce((SELECT l.turn FROM tick_later AS l WHERE l.enrollment_id = n.enrollment_id), 1) = $turn "
+    _COLUMNS
+    + _NTH
+    + _LOOKED_AT
+    + " AND coalesce((SELECT l.turn FROM tick_later AS l WHERE l.enrollment_id = n.enrollment_id), 1) = $turn "
     "ORDER BY n.position"
 )
-_ENTERED = _SCOPE_COLUMNS + " AND n.entered_tick = $tick"
+_ENTERED = _COLUMNS + _ROWS + " AND n.entered_tick = $tick"
 _CONCERNED = """
     CREATE OR REPLACE TEMP TABLE tick_concerned AS
     SELECT contact_id FROM enrollments WHERE exit IS NULL AND due_at <= $tick_at

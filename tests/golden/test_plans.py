@@ -74,7 +74,7 @@ def _prepare(warehouse: Warehouse, made: Plan, catalog: Catalog) -> None:
         "create temp table tick_scope as select $id::uuid as enrollment_id, 'p1' as contact_id, 'a1' as key, "
         "'a1' as entry_ref, '{}'::json as entry, $entered::timestamp as entry_at, $position as position, "
         "$entered::timestamp as logical_at, $entered::timestamp + interval 1 hour as due_at, '{}'::json as steps, "
-        "'{}'::json as arms, '{}'::json as visits",
+        "'{}'::json as arms, '{}'::json as visits, 1 as nth",
         {"id": UUID(int=1), "entered": NOW - timedelta(hours=3), "position": made.first_step},
     )
 

@@ -206,6 +206,7 @@ WITH base AS (
     s.logical_at,
     s.due_at,
     s.steps,
+    s.nth,
     "c"."c_person_id",
     COALESCE(c.tz, 'UTC') AS tz,
     g.p0
@@ -231,6 +232,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."due_at",
     "f"."enrollment_id",
     "f"."key",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -244,6 +246,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."enrollment_id",
     "f"."key",
     "f"."l",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -269,6 +272,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."due_at",
     "f"."enrollment_id",
     "f"."key",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -288,6 +292,7 @@ SELECT
   "f"."enrollment_id",
   "f"."key",
   "f"."l",
+  "f"."nth",
   "f"."p",
   "f"."p0",
   "f"."position",
@@ -297,10 +302,10 @@ FROM l2 AS f;
 -- 5 · action mark
 -- tag reader: who reached it in this tick
 SELECT
+  f.nth,
   f.enrollment_id,
   f.contact_id,
   f.key,
-  1 AS ordinal,
   'mark' AS step,
   'tag' AS kind,
   'reader' AS what,
@@ -320,6 +325,7 @@ SELECT
   x.*
 FROM (
   SELECT
+    f.nth,
     f.enrollment_id,
     f.contact_id,
     f.key,

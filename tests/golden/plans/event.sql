@@ -103,6 +103,7 @@ WITH base AS (
     s.logical_at,
     s.due_at,
     s.steps,
+    s.nth,
     "c"."c_given_name",
     "c"."m_email",
     "c"."m_bounced",
@@ -155,6 +156,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -176,6 +178,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p",
     "f"."p0",
     "f"."position",
@@ -195,6 +198,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -215,6 +219,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -242,6 +247,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p",
     "f"."p0",
     "f"."position",
@@ -270,6 +276,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p",
     "f"."p0",
     "f"."position",
@@ -292,6 +299,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -322,6 +330,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -346,6 +355,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -372,6 +382,7 @@ SELECT
   "f"."m_bounced",
   "f"."m_email",
   "f"."m_unsubscribed",
+  "f"."nth",
   "f"."p",
   "f"."p0",
   "f"."position",
@@ -382,10 +393,10 @@ FROM l5 AS f;
 -- 5 · action thanks
 -- email thanks through post: who reached it in this tick
 SELECT
+  f.nth,
   f.enrollment_id,
   f.contact_id,
   f.key,
-  1 AS ordinal,
   'thanks' AS step,
   'email' AS kind,
   'thanks' AS what,
@@ -409,10 +420,10 @@ WHERE
 -- 6 · action interested
 -- tag interested: who reached it in this tick
 SELECT
+  f.nth,
   f.enrollment_id,
   f.contact_id,
   f.key,
-  3 AS ordinal,
   'interested' AS step,
   'tag' AS kind,
   'interested' AS what,
@@ -428,10 +439,10 @@ WHERE
 -- 7 · action tell
 -- notify baker through post: who reached it in this tick
 SELECT
+  f.nth,
   f.enrollment_id,
   f.contact_id,
   f.key,
-  4 AS ordinal,
   'tell' AS step,
   'notify' AS kind,
   'baker' AS what,
@@ -460,6 +471,7 @@ SELECT
   x.*
 FROM (
   SELECT
+    f.nth,
     f.enrollment_id,
     f.contact_id,
     f.key,

@@ -95,6 +95,7 @@ WITH base AS (
     s.logical_at,
     s.due_at,
     s.steps,
+    s.nth,
     "c"."c_given_name",
     "c"."m_email",
     "c"."m_bounced",
@@ -132,6 +133,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -149,6 +151,7 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
+    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
@@ -174,6 +177,7 @@ SELECT
   "f"."m_bounced",
   "f"."m_email",
   "f"."m_unsubscribed",
+  "f"."nth",
   "f"."p",
   "f"."p0",
   "f"."position",
@@ -183,10 +187,10 @@ FROM l1 AS f;
 -- 5 · action mail
 -- email thanks through post: who reached it in this tick
 SELECT
+  f.nth,
   f.enrollment_id,
   f.contact_id,
   f.key,
-  0 AS ordinal,
   'mail' AS step,
   'email' AS kind,
   'thanks' AS what,
@@ -218,6 +222,7 @@ SELECT
   x.*
 FROM (
   SELECT
+    f.nth,
     f.enrollment_id,
     f.contact_id,
     f.key,
