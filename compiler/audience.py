@@ -7,7 +7,7 @@ beside them. Penstock's own events, and events that stand there twice, are few a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,12 +20,15 @@ from compiler.condition import Condition, Scope, compile_condition, relation_tab
 from compiler.frames import Needs
 from compiler.functions import wall_clock
 from compiler.lookup import Lookup, event, frame, names_match, seconds, tick_at
+from compiler.ownership import without_merged
 from compiler.typed import sql_type
 
 WIDTH = 60
 """Audiences of one group: each is a bit of a whole number."""
 REPEATED = "tick_repeated_ids"
 """Table of the events that stand there twice: `event_id`, and `id` as it stands in the model."""
+_NAME = "penstock_name"
+"""Column of a scan of the model: the event's name as a bit, found once per row and not once per aggregate."""
 _INTEGERS = frozenset({"smallint", "int", "integer", "bigint"})
 
 
@@ -93,6 +96,17 @@ class Group:
         """What the conditions read, together."""
         return Needs().add(*(each.condition for each in self.audiences))
 
+    @cached_property
+    def _distinct(self) -> list[tuple[str, Lookup]]:
+        """The lookups, one of those that compute the same."""
+        found = {lookup.described: (name, lookup) for name, lookup in sorted(self.needs.lookups.items())}
+        return list(found.values())
+
+    @cached_property
+    def _bits(self) -> dict[str, int]:
+        """A bit for each name of an event."""
+        return {name: 1 << place for place, name in enumerate(sorted(self.needs.events))}
+
     @property
     def counted(self) -> frozenset[str]:
         """Names of the events of which one that stands there twice would be counted twice."""
@@ -102,7 +116,8 @@ class Group:
         """The statement.
 
         Args:
-            own: also read Penstock's own events and the table `REPEATED`; without, there are none of either.
+            own: also read Penstock's own events, the table `REPEATED` and whose the events of merged contacts are;
+                without, there is nothing in any of them.
         """
         if len(self.audiences) == 1 and _joined(self.audiences[0].condition):
             only = self.audiences[0]
@@ -126,7 +141,8 @@ class Group:
         needs = self.needs
         lookups = sorted(needs.lookups.items())
         sources = ["a", "b"] if own else ["a"]
-        columns = [_together(lookup, [exp.column(name, table=source) for source in sources]).as_(name)
+        same = {lookup.described: name for name, lookup in self._distinct}
+        columns = [_together(lookup, [exp.column(same[lookup.described], table=source) for source in sources]).as_(name)
                    for name, lookup in lookups]  # fmt: skip
         columns += [fact.tree.copy().as_(fact.column, quoted=True) for fact in needs.facts.values()]
         rows = exp.select("f.*", *columns).from_("base AS f").with_("base", as_=self._contacts())
@@ -154,6 +170,7 @@ class Group:
             wall = exp.Coalesce(this=exp.column("wall", table="z"), expressions=[default]) if zoned else default
             columns.append(wall.as_(_wall(zone), quoted=True))
         rows = exp.select(*columns).from_(relation_table(relation, "m"))
+        rows = without_merged(rows, self.catalog, frames.text(relation, contact.id, "m"))
         if zoned:  # some hundred zones are read on the wall clock once each, not once per contact
             walls = exp.select("name", wall_clock(tick_at(), exp.column("name")).as_("wall")).from_(frames.ZONES)
             name = exp.column(exp.to_identifier(str(contact.timezone), quoted=True), table="m")
@@ -183,13 +200,19 @@ class Group:
     def _looked(self, *, own: bool) -> exp.Select:
         """Per contact the aggregates over the model's events. Properties are read where they are asked for, in CASE."""
         events, relation = self.catalog.events, self.catalog.events.relation
-        aggregates = [
-            lookup.aggregate().transform(self._in_model).as_(name)
-            for name, lookup in sorted(self.needs.lookups.items())
-        ]
-        key = self._contact_key(relation, events.contact)
-        rows = exp.select(key.as_("id"), *aggregates).from_(relation_table(relation, "m"))
-        rows = rows.where(self._visible(self.needs.events, self.needs.lookback)).group_by(key.copy())
+        aggregates = [lookup.aggregate().transform(self._in_model).as_(name) for name, lookup in self._distinct]
+        key = owner = self._contact_key(relation, events.contact)
+        merges = own and self.catalog.contact.merges is not None
+        if merges:
+            owner = exp.Coalesce(this=exp.column("into_id", table="g"), expressions=[key.copy()])
+        rows = exp.select(owner.as_("id"), *aggregates).from_(self._named().subquery("m"))
+        if merges:
+            same = exp.EQ(this=exp.column("from_id", table="g"), expression=key.copy())
+            rows = rows.join(self._merges().subquery("g"), on=same, join_type="left")
+        rows = rows.group_by(owner.copy())
+        if len(self._bits) < WIDTH:
+            known = exp.Is(this=exp.column(_NAME, table="m"), expression=exp.Null())
+            rows = rows.where(exp.Not(this=known))
         if own:
             again = exp.select("1").from_(f"{REPEATED} AS r").where(
                 exp.EQ(this=exp.column("id", table="r"), expression=_as_it_stands(relation, events.id, "m"))
@@ -197,13 +220,34 @@ class Group:
             rows = rows.where(exp.Not(this=exp.Exists(this=again)))
         return rows
 
-    def _visible(self, names: Iterable[str], lookback: float | None) -> exp.Expr:
+    def _named(self) -> exp.Select:
+        """The model's events that may matter, each with its name as a bit; comparing texts is dear."""
+        relation, reach = self.catalog.events.relation, self.needs.lookback
+        rows = exp.select("m.*").from_(relation_table(relation, "m"))
+        if len(self._bits) >= WIDTH:
+            return rows.where(self._visible(self.needs.events, reach))
+        name = frames.text(relation, self.catalog.events.name, "m")
+        bits = [exp.If(this=exp.Literal.string(each), true=exp.Literal.number(bit))
+                for each, bit in self._bits.items()]  # fmt: skip
+        return rows.select(exp.Case(this=name, ifs=bits).as_(_NAME)).where(self._visible((), reach))
+
+    def _merges(self) -> exp.Select:
+        """Who became part of whom, with ids as the models have them."""
+        events, contact = self.catalog.events, self.catalog.contact
+        plain = _kind(events.relation, events.contact) != _kind(contact.relation, contact.id)
+        columns = [exp.column(name, table="g") for name in ("from_id", "into_id")]
+        ids: list[exp.Expr] = [
+            each if plain else _as_model_id(each, contact.relation, contact.id).as_(each.name) for each in columns
+        ]
+        return exp.select(*ids).from_(exp.table_("contact_merges", db=self.catalog.state_schema, alias="g"))
+
+    def _visible(self, names: Collection[str], lookback: float | None) -> exp.Expr:
         events, relation = self.catalog.events, self.catalog.events.relation
         time = frames.timestamp(relation, events.time, "m")
         parts: list[exp.Expr] = [
             exp.LTE(this=frames.timestamp(relation, events.loaded_at, "m"), expression=tick_at()),
             exp.LTE(this=time, expression=tick_at()),
-            names_match(names).transform(self._in_model),
+            *([names_match(names).transform(self._as_column)] if names else []),
             exp.Not(this=exp.Is(this=exp.column(exp.to_identifier(events.contact, quoted=True), table="m"),
                                 expression=exp.Null())),
         ]  # fmt: skip
@@ -212,6 +256,19 @@ class Group:
         return exp.and_(*parts)
 
     def _in_model(self, node: exp.Expr) -> exp.Expr:
+        """As `_as_column`; comparisons with known names by their bits."""
+        if not isinstance(node, exp.EQ | exp.In) or node.this != event("name") or len(self._bits) >= WIDTH:
+            return self._as_column(node)
+        asked = node.expressions if isinstance(node, exp.In) else [node.expression]
+        if not asked or not all(isinstance(each, exp.Literal) and each.name in self._bits for each in asked):
+            return self._as_column(node)
+        bits, name = sum(self._bits[each] for each in {each.name for each in asked}), exp.column(_NAME, table="m")
+        if len(asked) == 1:
+            return exp.EQ(this=name, expression=exp.Literal.number(bits))
+        some = exp.paren(exp.BitwiseAnd(this=name, expression=exp.Literal.number(bits)))
+        return exp.NEQ(this=some, expression=exp.Literal.number(0))
+
+    def _as_column(self, node: exp.Expr) -> exp.Expr:
         """A column of `e` as what it is in the model's row."""
         if not isinstance(node, exp.Column) or node.table != "e":
             return node
@@ -243,17 +300,16 @@ class Group:
         first = frames.first_of_each(rows.where(repeated.copy()))
         both = exp.union(exp.select("q.*").from_(single.subquery("q")), exp.select("q.*").from_(first.subquery("q")),
                          distinct=False)  # fmt: skip
-        aggregates = [lookup.aggregate().as_(name) for name, lookup in sorted(needs.lookups.items())]
+        aggregates = [lookup.aggregate().as_(name) for name, lookup in self._distinct]
         return exp.select(event("contact_id"), *aggregates).from_(both.subquery("e")).group_by(event("contact_id"))
 
     def repeated(self) -> exp.Select:
         """The statement that fills `REPEATED`: events that some condition counts and that stand there twice."""
         events, relation = self.catalog.events, self.catalog.events.relation
         place = _as_it_stands(relation, events.id, "m")
-        reach = Needs({lookup.column: lookup for lookup in _counting(self.needs)}).lookback
         twice = exp.select(frames.text(relation, events.id, "m").as_("event_id")).from_(
             exp.select(place.as_(events.id, quoted=True)).from_(relation_table(relation, "m"))
-            .where(self._visible(self.counted, reach)).group_by(place.copy()).having("COUNT(*) > 1").subquery("m")
+            .where(self._counted_events()).group_by(place.copy()).having("COUNT(*) > 1").subquery("m")
         )  # fmt: skip
         own = exp.table_("events", db=self.catalog.state_schema, alias="o")
         named = names_match(self.counted).transform(
@@ -268,6 +324,27 @@ class Group:
         found = exp.union(exp.union(twice, own_twice), in_both)
         known = exp.column("event_id", table="q")
         return exp.select(known, _as_model_id(known, relation, events.id).as_("id")).from_(found.subquery("q"))
+
+    def _counted_events(self) -> exp.Expr:
+        """Those of the model's events that some condition counts: by name, as far back as it is counted."""
+        counting = _counting(self.needs)
+        reaches = {
+            name: Needs({each.column: each for each in counting if name in each.names}).lookback
+            for name in self.counted
+        }
+        named: dict[float | None, set[str]] = {}
+        for name, reach in reaches.items():
+            named.setdefault(reach, set()).add(name)
+        furthest = None if None in named else max(reach for reach in named if reach is not None)
+        time = frames.timestamp(self.catalog.events.relation, self.catalog.events.time, "m")
+        parts: list[exp.Expr] = []
+        for reach, names in sorted(named.items(), key=lambda item: sorted(item[1])):
+            some = names_match(names).transform(self._as_column)
+            if reach is not None and reach != furthest:
+                edge = exp.Sub(this=tick_at(), expression=seconds(reach))
+                some = exp.and_(some, exp.GTE(this=time.copy(), expression=edge))
+            parts.append(some)
+        return exp.and_(self._visible((), furthest), exp.or_(*parts))
 
 
 def _counting(needs: Needs) -> list[Lookup]:

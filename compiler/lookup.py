@@ -65,12 +65,16 @@ class Lookup:
     @property
     def column(self) -> str:
         """The frame column's name."""
-        described = "|".join((
+        digest = hashlib.md5(self.described.encode(), usedforsecurity=False).hexdigest()[:6]
+        return f"{re.sub(r'[^a-z0-9]+', '_', self.label.lower())[:40]}_{digest}"
+
+    @property
+    def described(self) -> str:
+        """What it computes, whatever its label: equal for equal aggregates."""
+        return "|".join((
             self.kind, *self.names, self.predicate.sql() if self.predicate else "", str(self.within),
             str(self.since_entry), self.value.sql() if self.value else "",
         ))  # fmt: skip
-        digest = hashlib.md5(described.encode(), usedforsecurity=False).hexdigest()[:6]
-        return f"{re.sub(r'[^a-z0-9]+', '_', self.label.lower())[:40]}_{digest}"
 
     def hit(self) -> exp.Expr:
         """Whether an event `e` counts for the frame row `f`."""
@@ -88,7 +92,7 @@ class Lookup:
         """The aggregate over `e`, grouped by frame row; JSON paths stand inside CASE, never under FILTER."""
         match self.kind:
             case "exists":
-                return exp.Max(this=exp.cast(self._hit_value(exp.true()), "int"))
+                return exp.Max(this=self._hit_value(exp.Literal.number(1)))
             case "count":
                 return exp.Count(this=self._hit_value(exp.Literal.number(1)))
             case "sum":

@@ -53,7 +53,8 @@ def find_edges(work: Work, started: frozenset[str], *, apart: bool = False) -> i
 def masks(work: Work, group: Group, key: list[str]) -> None:
     """Make `tick_masks` of a group."""
     names = sorted(group.needs.events)
-    own = bool(names) and bool(work.rows(_OWN, names=names)[0]["found"])
+    merges = work.deployment.catalog.contact.merges is not None
+    own = bool(names) and bool(work.rows(_OWN, names=names, merges=merges)[0]["found"])
     if group.counted and work.make(REPEATED, group.repeated, *key):
         own = True
     elif own:
@@ -80,7 +81,10 @@ def _edges(work: Work, deployed: Deployed, bit: int, *, first: bool) -> int:
     return edges
 
 
-_OWN = "SELECT EXISTS (SELECT 1 FROM events AS o WHERE list_contains($names, o.name)) AS found"
+_OWN = """
+    SELECT EXISTS (SELECT 1 FROM events AS o WHERE list_contains($names, o.name))
+        OR $merges AND EXISTS (SELECT 1 FROM contact_merges) AS found
+"""
 _NOTHING_TWICE = "CREATE OR REPLACE TEMP TABLE tick_repeated_ids AS SELECT 'x' AS event_id, NULL AS id WHERE FALSE"
 _MEMBERS = """
     CREATE OR REPLACE TEMP TABLE tick_members AS

@@ -1,8 +1,9 @@
 """Penstock as one engine of a bench harness: `python -m tests.load.peer '<json>'` prints one JSON line.
 
-The argument has `workload` (w2), `phase` (`prepare` or `run`) and `data`, a folder with contacts.parquet. `prepare`
-makes the state that an engine leaves in the middle of a journey of fifty steps; `run` times one tick over it,
-committed, and prints digests of the positions, transitions and actions that it left, to compare with other engines.
+The argument has `workload`, `phase` (`prepare` or `run`) and `data`, a folder with contacts.parquet and for w1
+events.parquet. `run` times the work and prints digests of its results, to compare with other engines. w1: twenty
+audiences. w2: `prepare` makes the state that an engine leaves in the middle of a journey of fifty steps, `run` is one
+tick over it, committed; its digests are of positions, transitions and actions.
 """
 
 from __future__ import annotations
@@ -38,15 +39,22 @@ STATE_ID = "00000000-0000-0000-0000-000000000002"
 
 def main(arguments: list[str]) -> int:
     """Prepare or run a workload."""
+    from tests.load import peer_audiences
+
     config: dict[str, Any] = json.loads(arguments[0])
-    if config.get("workload") != "w2":
-        print(f"no workload {config.get('workload')!r} here; there is w2", file=sys.stderr)
-        return 2
-    file = Path(config["data"]) / "penstock-w2.duckdb"
-    if config["phase"] == "prepare":
-        prepare(file, Path(config["data"]) / "contacts.parquet")
-        return 0
-    print(json.dumps(run(file)))
+    data = Path(config["data"])
+    match config.get("workload"), config["phase"]:
+        case "w1", "prepare":
+            peer_audiences.prepare(data / "penstock-w1.duckdb", data)
+        case "w1", _:
+            print(json.dumps(peer_audiences.run(data / "penstock-w1.duckdb")))
+        case "w2", "prepare":
+            prepare(data / "penstock-w2.duckdb", data / "contacts.parquet")
+        case "w2", _:
+            print(json.dumps(run(data / "penstock-w2.duckdb")))
+        case other, _:
+            print(f"no workload {other!r} here; there are w1, w2", file=sys.stderr)
+            return 2
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from compiler.audience import REPEATED, Audience, Group, grouped, members
+from compiler.catalog import MergeModel
 from compiler.condition import Scope, compile_condition
 from flows.engine.audiences import masks
 from flows.engine.deployment import Deployment
@@ -67,6 +68,11 @@ def fill(warehouse: Warehouse, random: Random, kinds: str, *, own: bool, twice: 
         written = [data.again(event) for event in random.sample(events, 10)] + [data.event(CONTACTS) for _ in range(30)]
         for number, event in enumerate(written, start=1):
             audience_data.own_event(warehouse, number, event)
+    for number in (5, 9):  # merged away; only catalogs that map merges look there
+        warehouse.execute(
+            "INSERT INTO penstock.contact_merges (from_id, into_id, merged_at) VALUES ($source, $into, $at)",
+            {"source": str(data.contact(number)), "into": str(data.contact(number + 1)), "at": NOW},
+        )
     warehouse.execute("INSERT INTO penstock.contact_tags (contact_id, tag) VALUES ($contact, 't')",
                       {"contact": str(data.contact(3))})  # fmt: skip
 
@@ -74,7 +80,7 @@ def fill(warehouse: Warehouse, random: Random, kinds: str, *, own: bool, twice: 
 def holders(warehouse: Warehouse, work: Work, group: Group) -> list[list[Any]]:
     masks(work, group, [each.name for each in group.audiences])
     rows = warehouse.rows("SELECT contact_id, mask FROM tick_masks")
-    assert len(rows) == CONTACTS
+    assert len(rows) == CONTACTS - (2 if group.catalog.contact.merges else 0)
     return [
         sorted(row["contact_id"] for row in rows if row["mask"] & 1 << place) for place in range(len(group.audiences))
     ]
@@ -89,6 +95,9 @@ def test_together_they_have_the_members_of_each(warehouse: Warehouse, seed: int)
     catalog = audience_data.catalog(warehouse)
     if seed % 2:
         catalog = replace(catalog, events=replace(catalog.events, properties={"bought": {"amount": "number"}}))
+    if seed % 4 > 1:
+        merges = MergeModel(catalog.relations["orders"], "person", "person", "person")
+        catalog = replace(catalog, contact=replace(catalog.contact, merges=merges))
     made = Conditions(random)
     texts = [made.text() for _ in range(15)]
     audiences = [

@@ -68,7 +68,7 @@ FROM (
     ), looked AS (
       SELECT
         f.enrollment_id AS row_id,
-        MAX(CAST(CASE WHEN e.name = 'order_placed' AND e.event_time >= f.entry_at THEN TRUE END AS INT)) AS did_order_placed_92ebc1
+        MAX(CASE WHEN e.name = 'order_placed' AND e.event_time >= f.entry_at THEN 1 END) AS did_order_placed_92ebc1
       FROM base AS f
       JOIN tick_events AS e
         ON (
