@@ -239,6 +239,21 @@ def backtest(
 
 
 @verb()
+def replay(
+    options: Options,
+    tick: Annotated[str, typer.Argument(help="Number of the tick, or last.")] = "last",
+    contact: Annotated[str | None, typer.Option("--contact", "-c", help="Only this contact id.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Also the ticks before: from this one on, or of the last 24h.")
+    ] = None,
+) -> None:
+    """Work every decision of past ticks out again, from the log and the data as they were; 1 when something differs."""
+    from studio.commands import replay
+
+    finish(replay.run(options, tick=tick, contact=contact, since=since))
+
+
+@verb()
 def explain(
     options: Options,
     workflow: Annotated[str, typer.Argument(help="Name of the workflow.")],

@@ -105,18 +105,21 @@ class History:
         self._appearing.append(self.warehouse.sql(exp.Insert(this=target, expression=rows)))
 
 
-def copy_history(live: Warehouse, catalog: Catalog, plans: Sequence[Plan], named: Iterable[str], span: Span) -> History:
+def copy_history(
+    live: Warehouse, catalog: Catalog, plans: Sequence[Plan], named: Iterable[str], span: Span, *, state: bool = True
+) -> History:
     """Copy what some versions of one workflow may read, from a connection that may be read-only.
 
-    Contacts and the models in `named` whole; of the events those that the plans look at; scores, suppressions, messages
-    of other workflows, and what they keep about contacts.
+    Contacts and the models in `named` whole; of the events those that the plans look at, without plans all of them;
+    scores; and, when `state` is wanted, suppressions, messages of other workflows, and what they keep about contacts.
     """
     memory = DuckDBWarehouse(None)
     try:
         given = {"workflow": span.workflow, "until": span.until}
         copier = _Copier(Scratch(live, memory, given), catalog, span, History(memory, catalog.state_schema))
         copier.models(plans, set(named))
-        copier.state()
+        if state:
+            copier.state()
     except BaseException:
         memory.close()
         raise
@@ -137,7 +140,7 @@ class _Copier:
         self.scratch.relation(contact.relation)
         if events.relation.place != contact.relation.place:
             names = {name for plan in plans for name in (*plan.events, *plan.wakes, *plan.trigger_events)}
-            self._events(None if events.relation.name in named else sorted(names))
+            self._events(None if events.relation.name in named or not plans else sorted(names))
         if contact.merges is not None and contact.merges.relation.place not in done:
             done.add(contact.merges.relation.place)
             self.scratch.relation(contact.merges.relation)  # its rows have their own time

@@ -1,0 +1,73 @@
+"""Every tick of random journeys is worked out again from the log, and what was changed since is found and named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.engine.history import Span, copy_history
+from flows.engine.past_state import copy_state, past_tick
+from flows.engine.replay import ReplayedTick, replay_tick
+from flows.engine.scratch import Scratch
+from flows.engine.simulation import Case, read_cases
+from flows.engine.simulator import WORKSPACE, Simulation
+from tests.oracle.generate import generate
+
+FEW, MANY, BLOCK = 8, 1000, 4
+
+
+def remembered(seed: int) -> dict[str, Any]:
+    """The random case of a seed without changes of contacts and models, which keep no history."""
+    case = generate(seed)
+    case.pop("changes", None)
+    case["models"] = {
+        name: [{key: value for key, value in row.items() if key != "visible_at"} for row in rows]
+        for name, rows in case["models"].items()
+    }
+    return case
+
+
+def read(case: dict[str, Any]) -> Case:
+    return read_cases(Path("random.yaml"), json.dumps(case))[0]
+
+
+def replayed(simulation: Simulation, case: Case) -> Iterator[ReplayedTick]:
+    """All ticks of a simulation, each worked out again from what it left behind."""
+    deployment, live = simulation.deployment, simulation.warehouse
+    span = Span("", WORKSPACE, case.ticks[-1])
+    with copy_history(live, deployment.catalog, deployment.plans, case.models, span, state=False) as history:
+        scratch = Scratch(live, history.warehouse)
+        past = copy_state(scratch, deployment.schema, WORKSPACE, case.ticks[0], deployment.catalog.points)
+        for number in range(1, len(case.ticks) + 1):
+            tick = past_tick(past, number)
+            assert tick is not None
+            yield replay_tick(history, past, tick, lambda: deployment)
+
+
+def check(seeds: range) -> int:
+    """All ticks of every seed come out the same; gives the number of decisions."""
+    decisions = 0
+    for seed in seeds:
+        case = read(remembered(seed))
+        with Simulation(case) as simulation:
+            simulation.run()
+            for tick in replayed(simulation, case):
+                rows = [f"{item.only}: {item.decision}" for item in tick.differences]
+                assert not rows and tick.intact, "\n".join([f"seed {seed}, tick {tick.tick}", *rows])
+                decisions += tick.decisions
+    return decisions
+
+
+@pytest.mark.parametrize("first", range(0, FEW, BLOCK))
+def test_every_decision_comes_out_the_same(first: int) -> None:
+    assert check(range(first, first + BLOCK)) > 20
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(FEW, MANY, BLOCK))
+def test_every_decision_comes_out_the_same_for_long(first: int) -> None:
+    check(range(first, first + BLOCK))
