@@ -202,6 +202,7 @@ class EntryPlanner:
                     .from_(f"{frames.ARRIVALS} AS a").join(f"{frames.CONTACTS} AS c", on="c.contact_id = a.contact_id")
                     .where(_one_of("a", trigger.names))
                     .where(exp.or_(exp.Not(this=exp.column("fresh", table="a")), exp.Placeholder(this="fresh")))
+                    .where(self._for_all_or_me())
                 )  # fmt: skip
                 return EventEntry(trigger.names, self._candidates(base, "entry_ref"))
             case ModelTrigger():
@@ -210,6 +211,12 @@ class EntryPlanner:
                 return self._schedule_entry(trigger, zone)
             case _:
                 return self._audience_entry(zone)
+
+    def _for_all_or_me(self) -> exp.Expr:
+        """Whether an arrival is one that all workflows see, or that this one missed while it was set aside."""
+        missed_by = exp.column("missed_by", table="a")
+        mine = exp.EQ(this=missed_by, expression=exp.Literal.string(self.workflow.workflow))
+        return exp.or_(exp.Is(this=missed_by.copy(), expression=exp.Null()), mine)
 
     def _candidates(self, base: exp.Select, row_id: str) -> exp.Select:
         needs = Needs().add(self.where, self.key)

@@ -153,7 +153,10 @@ def _may_arise(work: Work, deployed: Deployed, plan: Plan, door: Door) -> bool:
 
 
 def _join_waiting(work: Work, plan: Plan) -> int:
-    """Add those who wait; who entered an audience enters the workflow at this tick, whenever the edge was."""
+    """Add those who wait; who entered an audience enters the workflow at this tick, whenever the edge was.
+
+    Whom an `enroll` step sent enters with the time of that step.
+    """
     return work.run(_JOIN_WAITING, workflow=plan.workflow, edge=isinstance(plan.entry, AudienceEntry))
 
 
@@ -278,8 +281,9 @@ _NO_CANDIDATES = """
 """
 _JOIN_WAITING = """
     INSERT INTO tick_candidates
-    SELECT k.contact_id, k.key, k.entry_ref, CASE WHEN $edge THEN $tick_at ELSE k.candidate_at END, k.entry, FALSE,
-        k.candidate_id, k.candidate_at, TRUE
+    SELECT k.contact_id, k.key, k.entry_ref,
+        CASE WHEN $edge AND NOT coalesce(k.asked, FALSE) THEN $tick_at ELSE k.candidate_at END, k.entry,
+        coalesce(k.asked, FALSE), k.candidate_id, k.candidate_at, TRUE
     FROM candidates AS k WHERE k.workflow = $workflow AND k.verdict = 'waiting'
 """
 _RULED = """
@@ -365,7 +369,7 @@ _ANSWERED = """
 _CONSUME = """
     INSERT INTO candidates
     SELECT r.candidate_id, $workflow, r.contact_id, r.key, r.entry_ref, r.since, r.verdict, $tick,
-        CASE WHEN r.verdict = 'waiting' THEN r.entry END
+        CASE WHEN r.verdict = 'waiting' THEN r.entry END, r.asked
     FROM tick_round AS r WHERE NOT (r.waited AND r.verdict = 'waiting')
 """
 _ROUND_JOURNAL = """

@@ -6,7 +6,7 @@ whose rows are remembered in `event_seen`. Events dated ahead, and events of con
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,12 +25,30 @@ KEEP_SEEN = timedelta(days=30)
 
 
 @dataclass(frozen=True)
+class Absence:
+    """Since which tick a workflow has been set aside, and the time of the tick before, None if there was none."""
+
+    tick: int
+    after: datetime | None
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Absence:
+        """Read the JSON of a tick row."""
+        after = value.get("after")
+        return cls(int(value["tick"]), datetime.fromisoformat(after) if after else None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON of a tick row."""
+        return {"tick": self.tick, "after": self.after.isoformat() if self.after else None}
+
+
+@dataclass(frozen=True)
 class Watermarks:
     """How far the engine has read.
 
     `model` greatest loaded_at, `own` last seq, `started` workflows it has evaluated, `zones` digest of the contacts'
     time zones, None where no wait counts in calendar days, `held` workflows that did not advance (paused, set aside),
-    `guarded` those that the size guard holds.
+    `guarded` those that the size guard holds, `absent` those that were set aside, with what they have missed since.
     """
 
     model: datetime | None = None
@@ -39,6 +57,7 @@ class Watermarks:
     zones: str | None = None
     held: frozenset[str] = frozenset()
     guarded: Mapping[str, Held] = field(default_factory=dict)
+    absent: Mapping[str, Absence] = field(default_factory=dict)
 
     @classmethod
     def of(cls, value: Mapping[str, Any] | None) -> Watermarks:
@@ -49,14 +68,20 @@ class Watermarks:
         return cls(datetime.fromisoformat(model) if model else None, int(value.get("own", 0)),
                    frozenset(value.get("started", ())), value.get("zones"),
                    frozenset(value.get("held", ())),
-                   {name: Held.of(held) for name, held in value.get("guarded", {}).items()})  # fmt: skip
+                   {name: Held.of(held) for name, held in value.get("guarded", {}).items()},
+                   {name: Absence.of(absence) for name, absence in value.get("absent", {}).items()})  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """The JSON of a tick row."""
         model = self.model.isoformat() if self.model else None
         return {"model": model, "own": self.own, "started": sorted(self.started), "zones": self.zones,
                 "held": sorted(self.held),
-                "guarded": {name: held.as_json() for name, held in sorted(self.guarded.items())}}  # fmt: skip
+                "guarded": {name: held.as_json() for name, held in sorted(self.guarded.items())},
+                "absent": {name: absence.as_json() for name, absence in sorted(self.absent.items())}}  # fmt: skip
+
+    def still_absent(self, aside: Iterable[str], tick: int, previous: datetime | None) -> Mapping[str, Absence]:
+        """The absences after a tick that set some workflows aside; who was never evaluated misses nothing."""
+        return {name: self.absent.get(name, Absence(tick, previous)) for name in aside if name in self.started}
 
 
 def collect(work: Work, before: Watermarks, pending: datetime | None) -> tuple[Watermarks, dict[str, int]]:
@@ -74,8 +99,8 @@ def collect(work: Work, before: Watermarks, pending: datetime | None) -> tuple[W
         "tick_window", lambda: _window(work), *sorted(work.deployment.trigger_names),
         parameters={"since": since, "own": 0 if first else before.own},
     )  # fmt: skip
-    fresh = _fresh(work, before)
-    if not seen and not pending and not fresh:
+    fresh, back = _fresh(work, before), _back(work, before)
+    if not seen and not pending and not fresh and not back:
         work.run(_NO_ARRIVALS)
         return after, {}
     if not first:
@@ -92,7 +117,9 @@ def collect(work: Work, before: Watermarks, pending: datetime | None) -> tuple[W
         work.run(_MATURE)
     work.run(_FORGET, old=_forget(after, overlap))
     _add_fresh(work, fresh)
-    found = work.rows("SELECT name, count(*) AS n FROM tick_arrivals GROUP BY name")
+    for deployed in back:
+        _add_missed(work, deployed, before.absent[deployed.name].tick)
+    found = work.rows("SELECT name, count(*) - count(missed_by) AS n FROM tick_arrivals GROUP BY name")
     return after, {row["name"]: row["n"] for row in found}
 
 
@@ -151,7 +178,8 @@ def _arrivals(work: Work) -> exp.Expr:
         exp.select(*columns).from_("tick_window AS w").where("w.event_time <= $tick_at"),
         exp.select(*columns).from_("tick_matured AS w"), distinct=False,
     )  # fmt: skip
-    rows = exp.select(*columns, exp.false().as_("fresh")).from_(both.subquery("a"))
+    missed_by = exp.cast(exp.null(), "text").as_("missed_by")
+    rows = exp.select(*columns, exp.false().as_("fresh"), missed_by).from_(both.subquery("a"))
     rows = rows.where(exp.In(this=exp.column("contact_id", table="a"), query=exp.Subquery(this=known)))
     return rows
 
@@ -177,16 +205,45 @@ def _add_fresh(work: Work, fresh: list[Deployed]) -> None:
         rows = rows.where(exp.GTE(this=event("event_time"), expression=exp.Placeholder(this="earliest")))
         rows = rows.where(exp.In(this=event("contact_id"), query=exp.Subquery(this=known)))
         return exp.select(
-            "e.event_id", "e.contact_id", "e.name", "e.event_time", "e.loaded_at", "e.entry", exp.true().as_("fresh")
+            "e.event_id", "e.contact_id", "e.name", "e.event_time", "e.loaded_at", "e.entry", exp.true().as_("fresh"),
+            exp.cast(exp.null(), "text").as_("missed_by"),
         ).from_(rows.subquery("e")).where("NOT e.event_id IN (SELECT event_id FROM tick_arrivals)")  # fmt: skip
 
     work.make("tick_fresh", history, *names, parameters={"earliest": min(d.earliest for d in fresh)})
     work.run("INSERT INTO tick_arrivals SELECT * FROM tick_fresh")
 
 
+def _back(work: Work, before: Watermarks) -> list[Deployed]:
+    """Event workflows that had been set aside and are evaluated again."""
+    return [
+        deployed for deployed in work.deployment.workflows.values()
+        if deployed.name in before.absent and deployed.admitting and isinstance(deployed.admitting.entry, EventEntry)
+    ]  # fmt: skip
+
+
+def _add_missed(work: Work, deployed: Deployed, since: int) -> None:
+    """What arrived while a workflow was set aside, for this workflow alone; remembered as long as `event_seen` is."""
+    names = sorted(deployed.admitting.trigger_events) if deployed.admitting else []
+
+    def missed() -> exp.Expr:
+        seen = exp.select("s.event_id").from_(exp.alias_(work.state["event_seen"], "s", table=True)).where(exp.and_(
+            exp.GTE(this=exp.column("arrived_tick", table="s"), expression=exp.Placeholder(this="since")),
+            exp.LT(this=exp.column("arrived_tick", table="s"), expression=exp.Placeholder(this="tick")),
+        ))  # fmt: skip
+        rows = frames.event_rows(work.deployment.catalog, {}, names=names, entry=names)
+        rows = rows.where(exp.In(this=event("event_id"), query=exp.Subquery(this=seen)))
+        return exp.select(
+            "e.event_id", "e.contact_id", "e.name", "e.event_time", "e.loaded_at", "e.entry", exp.false().as_("fresh"),
+            exp.Literal.string(deployed.name).as_("missed_by"),
+        ).from_(rows.subquery("e"))  # fmt: skip
+
+    work.make("tick_missed", missed, deployed.name, *names, parameters={"since": since})
+    work.run("INSERT INTO tick_arrivals SELECT * FROM tick_missed")
+
+
 _NO_ARRIVALS = """
     CREATE OR REPLACE TEMP TABLE tick_arrivals (event_id TEXT, contact_id TEXT, name TEXT, event_time TIMESTAMP,
-        loaded_at TIMESTAMP, entry JSON, fresh BOOLEAN)
+        loaded_at TIMESTAMP, entry JSON, fresh BOOLEAN, missed_by TEXT)
 """
 _FORGET = "DELETE FROM event_seen WHERE seen_tick < $tick AND coalesce(loaded_at, event_time) < $old"
 _SEE = """

@@ -220,7 +220,7 @@ _EMIT = """
 """
 _ENROLL = """
     INSERT INTO candidates
-    SELECT d.action_id, d.what, d.contact_id, NULL, CAST(d.action_id AS TEXT), d.due, 'asked', $tick, d.payload
+    SELECT d.action_id, d.what, d.contact_id, NULL, CAST(d.action_id AS TEXT), d.due, 'asked', $tick, d.payload, TRUE
     FROM tick_actions AS d WHERE d.kind = 'enroll' AND d.outcome = 'ok'
 """
 """Candidates of the next tick's admission, which gives them their ids."""

@@ -30,7 +30,7 @@ from flows.engine.deployment import BEGINNING, Deployment
 from flows.engine.holding import Held
 from flows.engine.merging import merge_contacts
 from flows.engine.migrating import migrate_enrollments
-from flows.engine.occurrences import find_occurrences
+from flows.engine.occurrences import find_occurrences, no_occurrences
 from flows.engine.turns import take_turns
 from flows.engine.work import Texts, Work
 from flows.journal.migrations import read_meta
@@ -155,7 +155,8 @@ class Evaluator:
         evaluated = after.started | frozenset(deployment.workflows)
         held = after.held | frozenset(aside)
         guarded = work.holding.after(held)
-        watermarks = replace(after, started=evaluated, held=held, guarded=guarded)
+        absent = before.still_absent(aside, number, previous)
+        watermarks = replace(after, started=evaluated, held=held, guarded=guarded, absent=absent)
         work.run(_TICK_ROW, watermarks=json.dumps(watermarks.as_json()), counts=json.dumps(work.counts), started_at=now,
                  finished_at=self._clock.now())  # fmt: skip
         return TickReport(number, tick_at, work.counts, dict(aside), guarded)
@@ -191,7 +192,7 @@ class _Tick:
         self.arrived = frozenset(arrived)
         work.count("arrivals", sum(arrived.values()))
         edges = find_edges(work, started, apart=self.apart)
-        occurred = self._guarded("", lambda: find_occurrences(work, started, self.previous))
+        occurred = self._occurred()
         row_tables = [
             table for deployed in work.deployment.workflows.values()
             if (table := self._guarded(deployed.name, lambda d=deployed: find_rows(work, d))) is not None
@@ -209,6 +210,20 @@ class _Tick:
         self._share(row_tables)
         self._evaluate(due)
         return after
+
+    def _occurred(self) -> frozenset[str]:
+        no_occurrences(self.work)
+        return frozenset(
+            name for name, deployed in self.work.deployment.workflows.items()
+            if self._guarded(name, lambda d=deployed: find_occurrences(self.work, d, self._evaluated_before(d.name)))
+        )  # fmt: skip
+
+    def _evaluated_before(self, workflow: str) -> datetime | None:
+        """The time of the last tick that evaluated a workflow."""
+        if workflow not in self.before.started:
+            return None
+        absence = self.before.absent.get(workflow)
+        return absence.after if absence is not None else self.previous
 
     def _evaluate(self, due: dict[tuple[str, int], int]) -> None:
         work, plans = self.work, self.work.deployment.plans

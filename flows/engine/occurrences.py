@@ -18,25 +18,28 @@ _MARGIN = timedelta(hours=26)
 """No clock change moves a wall time further: the largest one skipped a day."""
 
 
-def find_occurrences(work: Work, started: frozenset[str], previous: datetime | None) -> frozenset[str]:
-    """Fill `tick_occurrences` with what came round since the tick before; gives the workflows concerned."""
+def no_occurrences(work: Work) -> None:
+    """Make an empty `tick_occurrences`."""
     work.run(_OCCURRENCES)
-    found: set[str] = set()
-    for deployed in work.deployment.workflows.values():
-        plan = deployed.admitting
-        if plan is None or not isinstance(plan.entry, ScheduleEntry):
-            continue
-        after = _after(work, deployed, previous if deployed.name in started else None)
-        key = (plan.workflow, str(plan.version))
-        zones = [plan.entry.zone] if plan.entry.zone is not None else _zones(work)
-        instants = [(zone, at) for zone in zones for at in occurrences(plan.entry.cron, zone, after, work.tick_at)]
-        if not instants:
-            continue
-        stage(work.warehouse, "tick_instants", _table(instants))
-        work.make("tick_members", plan.entry.members, *key)
-        if work.run(_WHO, workflow=plan.workflow):
-            found.add(plan.workflow)
-    return frozenset(found)
+
+
+def find_occurrences(work: Work, deployed: Deployed, previous: datetime | None) -> bool:
+    """Add to `tick_occurrences` what came round of a workflow since a tick; whether somebody is concerned.
+
+    `previous`: the time of the last tick that evaluated it, None if none did.
+    """
+    plan = deployed.admitting
+    if plan is None or not isinstance(plan.entry, ScheduleEntry):
+        return False
+    after = _after(work, deployed, previous)
+    key = (plan.workflow, str(plan.version))
+    zones = [plan.entry.zone] if plan.entry.zone is not None else _zones(work)
+    instants = [(zone, at) for zone in zones for at in occurrences(plan.entry.cron, zone, after, work.tick_at)]
+    if not instants:
+        return False
+    stage(work.warehouse, "tick_instants", _table(instants))
+    work.make("tick_members", plan.entry.members, *key)
+    return bool(work.run(_WHO, workflow=plan.workflow))
 
 
 def occurrences(cron: str, zone: str, after: datetime, until: datetime) -> list[datetime]:

@@ -67,8 +67,8 @@ def _prepare(warehouse: Warehouse, made: Plan, catalog: Catalog) -> None:
     warehouse.execute(
         "create temp table tick_arrivals as select activity_id as event_id, person_id as contact_id, "
         "activity as name, happened_at as event_time, arrived_at as loaded_at, "
-        "to_json(struct_pack(activity_id := activity_id, activity := activity)) as entry, false as fresh "
-        "from shop.activity"
+        "to_json(struct_pack(activity_id := activity_id, activity := activity)) as entry, false as fresh, "
+        "null::text as missed_by from shop.activity"
     )
     warehouse.execute(
         "create temp table tick_scope as select $id::uuid as enrollment_id, 'p1' as contact_id, 'a1' as key, "

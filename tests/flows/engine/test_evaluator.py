@@ -142,3 +142,48 @@ ticks: [2026-01-01T09:00Z, 2026-01-01T10:00Z, 2026-01-01T11:00Z]
         ]
         assert found == kept
         assert [row[3] for row in found] == [None, "active"]
+
+
+SET_ASIDE = """
+contacts: [{id: ann, big: 900000000000000000}, {id: bob, big: 1}]
+changes: [{contact: ann, at: 2026-01-01T11:30Z, set: {big: 2}}]
+events:
+- [e0, bob, joined, 2026-01-01T08:30Z]
+- [e1, ann, joined, 2026-01-01T09:30Z]
+- [e2, bob, left, 2026-01-01T10:30Z]
+- [e3, bob, joined, 2026-01-01T10:40Z]
+workflows:
+- version: 1
+  workflow: broken
+  trigger: {event: [joined, left], where: contact.big * contact.big > 0}
+  entry: {reentry: always}
+  steps: [{id: t, tag: x}]
+- version: 1
+  workflow: daily
+  trigger: {schedule: "15 * * * *", audience: contact.big * contact.big > 0}
+  entry: {reentry: always}
+  steps: [{id: d, tag: y}]
+ticks: [2026-01-01T09:00Z, 2026-01-01T10:00Z, 2026-01-01T11:00Z, 2026-01-01T12:00Z]
+"""
+
+
+def test_what_came_while_a_workflow_was_set_aside_enters_when_it_is_mended(simulation: Simulate) -> None:
+    with simulation(SET_ASIDE) as run:
+        run.warehouse.execute("update contacts set big = 3 where id = 'ann'")
+        asides = []
+        for hour in (9, 10, 11, 12):
+            if hour == 10:
+                run.warehouse.execute("update contacts set big = 900000000000000000 where id = 'ann'")
+            asides.append(set(run.step(datetime(2026, 1, 1, hour)).set_aside))
+        assert asides == [set(), {"broken", "daily"}, {"broken", "daily"}, set()]
+        entered = [row for row in run.log() if row.endswith("enter")]
+        assert [row for row in entered if "broken" in row] == [
+            "2026-01-01T09:00Z | 2026-01-01T08:30Z | broken/bob | - | enter",
+            "2026-01-01T12:00Z | 2026-01-01T09:30Z | broken/ann | - | enter",
+            "2026-01-01T12:00Z | 2026-01-01T10:30Z | broken/bob | - | enter",
+            "2026-01-01T12:00Z | 2026-01-01T10:40Z | broken/bob | - | enter",
+        ]
+        assert [row for row in entered if "daily/bob" in row] == [
+            f"2026-01-01T12:00Z | 2026-01-01T{hour:02}:15Z | daily/bob | - | enter" for hour in (9, 10, 11)
+        ]
+        assert run.step(datetime(2026, 1, 1, 13)).counts.get("entered") == 2  # ann and bob at 12:15, nothing twice

@@ -31,8 +31,13 @@ FROM (
     JOIN tick_contacts AS c
       ON c.contact_id = a.contact_id
     WHERE
-      a.name IN ('order_placed') AND (
-        NOT a.fresh OR $fresh
+      (
+        a.name IN ('order_placed') AND (
+          NOT a.fresh OR $fresh
+        )
+      )
+      AND (
+        a.missed_by IS NULL OR a.missed_by = 'event'
       )
   )
   SELECT
