@@ -6,7 +6,7 @@ at T, one row per event id), `contact_rows` (with a valid time zone and what for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -213,8 +213,13 @@ def _merged_json(columns: Sequence[tuple[str, exp.Expr]], data: exp.Expr | None)
 # ---------------------------------------------------------------- contacts
 
 
-def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str | None) -> exp.Select:
-    """Every contact with its valid time zone and what forbids a message.
+CHANNELS = ("email", "sms", "push")
+
+
+def contact_rows(
+    catalog: Catalog, columns: Iterable[str], default_zone: str | None, channels: Collection[str] = CHANNELS
+) -> exp.Select:
+    """Every contact with its valid time zone and what forbids a message on some channels.
 
     Without `default_zone` a missing or invalid zone is NULL: then each workflow puts its own default there.
     Columns: contact_id, `c_<column>` …, tz, the addresses m_email, m_phone, m_push, and per channel m_bounced,
@@ -233,7 +238,7 @@ def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str | N
         (text(relation, contact.phone, "m") if contact.phone else _null("text")).as_("m_phone"),
         (text(relation, contact.push_token, "m") if contact.push_token else _null("text")).as_("m_push"),
     ]
-    for channel in CHANNELS:
+    for channel in channels:
         suffix, bounced = channel_suffix(channel), contact.bounced if channel == "email" else None
         selected += [
             _forbidden(catalog, channel, bounced, "bounced").as_(f"m_bounced{suffix}"),
@@ -246,7 +251,7 @@ def contact_rows(catalog: Catalog, columns: Iterable[str], default_zone: str | N
         rows = rows.join(exp.table_(ZONES, alias="z"), on=exp.EQ(this=exp.column("name", table="z"), expression=zone),
                          join_type="left")  # fmt: skip
     rows = without_merged(rows, catalog, text(relation, contact.id, "m"))
-    return _with_suppressions(_with_opt_outs_of_merged(rows, catalog), catalog)
+    return _with_suppressions(_with_opt_outs_of_merged(rows, catalog), catalog, channels)
 
 
 def zone_digest(catalog: Catalog) -> exp.Select:
@@ -270,9 +275,6 @@ def _zone(catalog: Catalog, default_zone: str | None) -> exp.Expr:
     if not catalog.contact.timezone:
         return default
     return exp.Coalesce(this=exp.column("name", table="z"), expressions=[default])
-
-
-CHANNELS = ("email", "sms", "push")
 
 
 def channel_suffix(channel: str) -> str:
@@ -360,9 +362,9 @@ def address_hash(address: exp.Expr) -> exp.Expr:
     return exp.MD5(this=keyed)
 
 
-def _with_suppressions(rows: exp.Select, catalog: Catalog) -> exp.Select:
+def _with_suppressions(rows: exp.Select, catalog: Catalog, channels: Collection[str]) -> exp.Select:
     relation, contact = catalog.contact.relation, catalog.contact
-    for channel in CHANNELS:
+    for channel in channels:
         if not _suppressed_by(catalog, channel):
             continue
         column = _address_column(catalog, channel)

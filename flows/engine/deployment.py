@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -77,14 +77,20 @@ class Deployment:
         found = [plan for deployed in self.workflows.values() for plan in deployed.plans.values()]
         return tuple(sorted(found, key=lambda plan: (-plan.priority, plan.workflow, plan.version)))
 
-    def contact_rows(self) -> exp.Select:
-        """Every contact with all columns that some plan reads."""
+    def contact_rows(self, channels: Collection[str]) -> exp.Select:
+        """Every contact with all columns that some plan reads, and what forbids a message on the channels."""
         columns = {column for plan in self.plans for column in plan.contact_columns}
-        return frames.contact_rows(self.catalog, columns, None)
+        return frames.contact_rows(self.catalog, columns, None, channels)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels that some plan has messages on."""
+        kinds = {action.kind for plan in self.plans for action in plan.actions}
+        return tuple(channel for channel in frames.CHANNELS if channel in kinds)
 
     def contact_zones(self) -> exp.Select:
         """The time zones that contacts have, each once."""
-        rows = frames.contact_rows(self.catalog, (), self.default_zone)
+        rows = frames.contact_rows(self.catalog, (), self.default_zone, channels=())
         return exp.select("c.tz").distinct().from_(rows.subquery("c"))
 
     def event_rows(self) -> exp.Select:

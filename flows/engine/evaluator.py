@@ -8,7 +8,7 @@ quarantined.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -273,7 +273,7 @@ class _Tick:
         for workflow in self.door.waiting | self.door.asked:
             work.run(_CONCERNED_WAITING, workflow=workflow)
         entries = BEGINNING if row_tables else work.rows(_EARLIEST_ENTRY)[0]["earliest"]
-        share_contacts(work, entries)
+        share_contacts(work, entries, work.deployment.channels)
 
     def _due(self) -> dict[tuple[str, int], int]:
         rows = self.work.rows(_DUE)
@@ -360,8 +360,8 @@ class _Tick:
         return [index for index in dict.fromkeys(a.index for a in stage.actions) if row[f"a{index}"]]
 
 
-def share_contacts(work: Work, entries: datetime | None) -> None:
-    """Make `tick_contacts` and `tick_events` of the contacts in `tick_concerned`.
+def share_contacts(work: Work, entries: datetime | None, channels: Sequence[str]) -> None:
+    """Make `tick_contacts`, with what forbids messages on the channels, and `tick_events`, for `tick_concerned`.
 
     `entries` is the earliest entry of the enrollments that will be looked at; events before it may be left out.
     """
@@ -373,9 +373,9 @@ def share_contacts(work: Work, entries: datetime | None) -> None:
     )
 
     def contacts() -> exp.Expr:
-        return exp.select("c.*").from_(deployment.contact_rows().subquery("c")).where(restricted.copy())
+        return exp.select("c.*").from_(deployment.contact_rows(channels).subquery("c")).where(restricted.copy())
 
-    work.make("tick_contacts", contacts, *names)
+    work.make("tick_contacts", contacts, *channels, *names)
     given = {"earliest": deployment.earliest_event(work.tick_at, entries)}
     work.make("tick_events", lambda: _concerned_events(deployment, restricted), *names, parameters=given)
     # Few events stand there twice, and a window over all of them is dear: only those ids are looked at closely.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from compiler import frames
 from compiler.plan import Plan
 from flows.engine.evaluator import Evaluator, share_contacts
 from flows.engine.intents import MESSAGES, Recheck
@@ -39,7 +40,7 @@ def _older(work: Work, action_ids: list[str]) -> list[str]:
 def _withdrawn(work: Work, action_ids: list[str]) -> dict[str, str]:
     work.run(_CLAIMED, ids=action_ids)
     work.run(_CONCERNED)
-    share_contacts(work, work.rows(_EARLIEST_ENTRY)[0]["earliest"])
+    share_contacts(work, work.rows(_EARLIEST_ENTRY)[0]["earliest"], frames.CHANNELS)
     found: dict[str, str] = {}
     versions = {(row["workflow"], row["version"]) for row in work.rows(_VERSIONS)}
     for plan in work.deployment.plans:
