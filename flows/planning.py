@@ -10,9 +10,10 @@ from compiler.diff import Difference, Moves, difference, moves
 from compiler.errors import Problem
 from compiler.linter.lost_place import LostPlace
 from compiler.parser import Document
+from flows.forecasting import Forecast, forecast
 from flows.journal.migrations import read_meta
 from flows.journal.tables import StateTables
-from flows.publication import Change, Published, load_published, rehearse
+from flows.publication import Change, InFlight, Published, load_published, rehearse
 from flows.runner import Runner
 from flows.warehouse.base import Warehouse
 
@@ -40,11 +41,12 @@ class WorkflowChange:
 
 @dataclass(frozen=True)
 class Planned:
-    """All that an `apply` would change; `unchanged` counts the other workflows."""
+    """All that an `apply` would change; `unchanged` counts the other workflows; `forecast` where one was wanted."""
 
     workflows: tuple[WorkflowChange, ...]
     others: tuple[Change, ...]
     unchanged: int
+    forecast: Forecast | None = None
 
     @property
     def any(self) -> bool:
@@ -52,26 +54,32 @@ class Planned:
         return bool(self.workflows or self.others)
 
 
-def planned(runner: Runner) -> Planned:
+def planned(runner: Runner, *, ahead: bool = False, in_flight: InFlight = "pin") -> Planned:
     """Compare the files of a project with what its target runs; nothing is written.
+
+    Args:
+        runner: of the target.
+        ahead: also what would happen in the 24 hours after an `apply`.
+        in_flight: what the forecast supposes of contacts in flight.
 
     Raises:
         DefinitionError: a definition is wrong and could not be published.
     """
     project = runner.project
     with runner.open() as warehouse:
-        runner.check(warehouse)
+        catalog = runner.check(warehouse)
+        ahead_of = forecast(warehouse, project, catalog, runner.clock, in_flight) if ahead else None
         if read_meta(warehouse, project.state_schema) is None:
             names = sorted(project.definitions.workflows)
             new = tuple(WorkflowChange(Change("workflow", name, 1, "published"), None, None) for name in names)
             templates = tuple(Change("template", name, None, "published") for name in project.definitions.templates)
-            return Planned(new, (Change("config", "penstock.yaml", 1, "published"), *templates), 0)
+            return Planned(new, (Change("config", "penstock.yaml", 1, "published"), *templates), 0, ahead_of)
         published = load_published(warehouse, project.state_schema)
         changes = rehearse(warehouse, project.state_schema, project, runner.clock)
         workflows = compared(warehouse, published, changes, project.definitions.workflows)
     touched = {change.change.name for change in workflows}
     others = tuple(change for change in changes if change.kind != "workflow")
-    return Planned(workflows, others, len(project.definitions.workflows.keys() - touched))
+    return Planned(workflows, others, len(project.definitions.workflows.keys() - touched), ahead_of)
 
 
 def concerned(runner: Runner, changes: Iterable[Change]) -> tuple[WorkflowChange, ...]:

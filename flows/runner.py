@@ -121,8 +121,8 @@ class Runner:
 
     # ------------------------------------------------------------ what is published
 
-    def check(self, warehouse: Warehouse) -> None:
-        """Compile every definition against the warehouse as it is now, before anything is published.
+    def check(self, warehouse: Warehouse) -> Catalog:
+        """Compile every definition against the warehouse as it is now, before anything is published; gives the catalog.
 
         Raises:
             DefinitionError: with every problem.
@@ -136,6 +136,7 @@ class Runner:
         problems += check_templates(definitions.templates.values(), catalog)
         if problems:
             raise DefinitionError(problems)
+        return catalog
 
     def _check_state(self, warehouse: Warehouse) -> HighWater:
         """The state's mark; compared with this machine's unless the connection was kept since it was."""

@@ -133,27 +133,34 @@ def dbt(
     finish(dbt.run(context.ensure_object(Given).options, arguments or ()))
 
 
+InFlightOption = Annotated[
+    Literal["pin", "migrate"],
+    typer.Option("--in-flight", help="Contacts in flight: pin, they finish on their version; migrate, they move."),
+]
+
+
 @verb()
 def plan(
     options: Options,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit with 2 when something would change.")
     ] = False,
+    forecast: Annotated[
+        bool, typer.Option("--forecast/--no-forecast", help="Run the next 24 hours ahead on a copy.")
+    ] = True,
+    in_flight: InFlightOption = "pin",
 ) -> None:
-    """Show what apply would change, step by step, and how many contacts in flight it concerns."""
+    """Show what apply would change, how many contacts it concerns, and what the next 24 hours would bring."""
     from studio.commands import plan
 
-    finish(plan.run(options, detailed_exitcode=detailed_exitcode))
+    finish(plan.run(options, detailed_exitcode=detailed_exitcode, ahead=forecast, in_flight=in_flight))
 
 
 @verb()
 def apply(
     options: Options,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, also on a live target.")] = False,
-    in_flight: Annotated[
-        Literal["pin", "migrate"],
-        typer.Option("--in-flight", help="Contacts in flight: pin, they finish on their version; migrate, they move."),
-    ] = "pin",
+    in_flight: InFlightOption = "pin",
 ) -> None:
     """Publish workflows, templates and penstock.yaml to a target."""
     from studio.commands import apply

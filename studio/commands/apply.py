@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from compiler.diff import Moves
 from compiler.errors import ProjectError
-from flows.planning import WorkflowChange, concerned
+from flows.planning import WorkflowChange, concerned, planned
 from flows.project import Project, load_project
 from flows.publication import Change, InFlight
 from flows.runner import Runner
@@ -19,7 +19,7 @@ from studio.problems import as_data as problem_data
 
 
 def run(options: Options, *, yes: bool, in_flight: InFlight) -> int:
-    """Publish what changed; a live target asks for its name first.
+    """Publish what changed; a live target asks first for the number of messages that are expected, or for its name.
 
     With `migrate` contacts in flight move to the new versions of the changed workflows, else they finish on theirs.
 
@@ -32,9 +32,9 @@ def run(options: Options, *, yes: bool, in_flight: InFlight) -> int:
     """
     project = load_project(options.project_dir, options.target)
     console = Console(options)
-    if project.deliver == "live" and not yes:
-        _confirm(project, console)
     runner = Runner(project)
+    if project.deliver == "live" and not yes:
+        _confirm(runner, console, in_flight)
     changes = runner.apply(who=who(), in_flight=in_flight)
     going = {item.change.name: item for item in concerned(runner, changes)}
     for note in runner.notes:
@@ -107,12 +107,17 @@ def who() -> str:
         return "unknown"
 
 
-def _confirm(project: Project, console: Console) -> None:
+def _confirm(runner: Runner, console: Console, in_flight: InFlight) -> None:
+    project = runner.project
     if not console.err.is_terminal:
         raise ProjectError(
             f"target '{project.target}' is live: publishing reaches real people", code="E512",
             hint="confirm with --yes, or publish from a terminal",
         )  # fmt: skip
+    ahead = planned(runner, ahead=True, in_flight=in_flight).forecast
+    sends = ahead.sends if ahead is not None and not ahead.failed else 0
     console.err.print(f"Target [bold]{project.target}[/] is live: messages will reach real people.")
-    if console.err.input(f"Type its name to continue [{project.target}]: ").strip() != project.target:
+    wanted = str(sends) if sends else project.target
+    what = "the number of sends expected in the next 24 hours" if sends else "its name"
+    if console.err.input(f"Type {what} to continue [{wanted}]: ").strip().replace(",", "") != wanted:
         raise ProjectError(f"target '{project.target}' was not confirmed; nothing was published", code="E512")

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from compiler.diff import StepChange
+from flows.forecasting import Forecast
 from flows.planning import Planned, WorkflowChange, planned
 from flows.project import Project, load_project
+from flows.publication import InFlight
 from flows.runner import Runner
 from studio.commands.apply import as_data, moved
 from studio.commands.validate import counted
@@ -20,8 +22,8 @@ CHANGES = 2
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "moved": ">"}
 
 
-def run(options: Options, *, detailed_exitcode: bool) -> int:
-    """Show what would change.
+def run(options: Options, *, detailed_exitcode: bool, ahead: bool, in_flight: InFlight) -> int:
+    """Show what would change, and what would happen in the next 24 hours unless `ahead` is off.
 
     Returns:
         The exit code: 0, or 2 for changes with `detailed_exitcode`.
@@ -30,7 +32,7 @@ def run(options: Options, *, detailed_exitcode: bool) -> int:
         DefinitionError: a definition is wrong and could not be published.
     """
     project = load_project(options.project_dir, options.target)
-    found = planned(Runner(project))
+    found = planned(Runner(project), ahead=ahead, in_flight=in_flight)
     Console(options).result(_data(project, found), "\n".join(_lines(project, found)))
     return CHANGES if detailed_exitcode and found.any else 0
 
@@ -49,6 +51,7 @@ def _data(project: Project, found: Planned) -> dict[str, object]:
             for item in found.workflows
         ],
         "others": [as_data(change) for change in found.others],
+        "forecast": None if found.forecast is None else asdict(found.forecast) | {"kinds": found.forecast.kinds},
     }  # fmt: skip
 
 
@@ -60,8 +63,32 @@ def _lines(project: Project, found: Planned) -> Iterator[str]:
     for change in found.others:
         yield f"~ {change.kind} {change.name}"
     yield f"= {found.unchanged} unchanged" if found.any else "nothing would change"
+    if found.forecast is not None:
+        yield ""
+        yield from ahead_lines(found.forecast)
     if found.any:
         yield "`penstock apply` publishes it"
+
+
+def ahead_lines(forecast: Forecast) -> Iterator[str]:
+    """What the next 24 hours would bring, by channel, by workflow and step."""
+    if forecast.failed:
+        yield f"next 24 h   no forecast: {forecast.failed}"
+        return
+    limit = f" (at most {forecast.limit:,} a day)" if forecast.limit is not None else ""
+    kinds = ", ".join(f"{kind} {number:,}" for kind, number in forecast.kinds.items())
+    yield f"next 24 h   {kinds or 'nothing is sent'}{limit}"
+    for name, expected in forecast.workflows.items():
+        at_once, entering = expected.entering
+        parts = [f"{entering:,} enter, {at_once:,} of them at once"] if entering else []
+        for step, sends in expected.sends.items():
+            parts += [f"{step} {kind} {number:,}" for kind, number in sends.items()]
+        parts += [f"skipped {reason} {number:,}" for reason, number in expected.skipped.items()]
+        parts += [f"{expected.waiting:,} messages held back"] if expected.waiting else []
+        if parts:
+            yield f"    {name}  {' · '.join(parts)}"
+        if expected.held:
+            yield f"  ! {name}  {expected.held}; the size guard will hold it for `penstock approve`"
 
 
 def _workflow(item: WorkflowChange) -> Iterator[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +33,13 @@ def project(tmp_path: Path) -> Path:
 
 
 def _plan(project: Path, *arguments: str) -> int:
-    return cli.run(["--project-dir", str(project), "plan", *arguments])
+    return cli.run(["--project-dir", str(project), "plan", "--no-forecast", *arguments])
+
+
+def _ahead(project: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert cli.run(["--project-dir", str(project), "plan", "--output", "json", *arguments]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)["forecast"]
+    return found
 
 
 def test_nothing_changed(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,3 +95,45 @@ def test_a_file_that_is_gone_retires_its_workflow(project: Path, capsys: pytest.
     (project / "workflows/thanks.yaml").unlink()
     assert _plan(project) == 0
     assert "- thanks v1 retired: nobody enters, 1 in flight finish" in capsys.readouterr().out
+
+
+def test_the_next_day_is_run_ahead_on_a_copy(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The wait of who is in flight is over long since: one mail at once, and nothing was written."""
+    before = hashlib.sha256((project / "bakery.duckdb").read_bytes()).hexdigest()
+    found = _ahead(project, capsys)
+    assert found["kinds"] == {"email": 1}
+    assert found["workflows"]["thanks"]["sends"] == {"mail": {"email": 1}}
+    assert found["workflows"]["thanks"]["entering"] == [0, 0]
+    assert hashlib.sha256((project / "bakery.duckdb").read_bytes()).hexdigest() == before
+    assert cli.run(["--project-dir", str(project), "plan"]) == 0
+    text = capsys.readouterr().out
+    assert "next 24 h   email 1\n    thanks  mail email 1\n" in text
+
+
+def test_the_forecast_is_of_the_files(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the new version a contact that migrates gets a task, too; a message in quiet hours waits."""
+    replaced(
+        project / "workflows/thanks.yaml",
+        "    email: thanks",
+        "    email: thanks\n  - id: call\n    notify: post.shop\n    text: call",
+    )
+    assert _ahead(project, capsys)["kinds"] == {"email": 1}
+    assert _ahead(project, capsys, "--in-flight", "migrate")["kinds"] == {"email": 1, "notify": 1}
+
+
+def test_a_first_publication_says_who_would_enter_and_what_would_be_held(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everybody is in the audience; on a target without state all of them enter at once, with a guard nobody does."""
+    folder = built(tmp_path)
+    replaced(
+        folder / "workflows/thanks.yaml",
+        "{event: order_placed}",
+        '{audience: "tz is not null"}\nentry: {backfill: true}',
+    )
+    assert _ahead(folder, capsys)["workflows"]["thanks"]["entering"] == [2, 2]
+    replaced(folder / "penstock.yaml", "targets:", "guards: {minimum: 1}\ntargets:")
+    found = _ahead(folder, capsys)["workflows"]["thanks"]
+    assert (found["entering"], found["held"]) == ([0, 0], "2 would enter, usual are 0 a day")
+    cli.run(["--project-dir", str(folder), "plan"])
+    assert "! thanks  2 would enter, usual are 0 a day; the size guard will hold it" in capsys.readouterr().out
