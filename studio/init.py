@@ -20,7 +20,6 @@ from compiler.errors import PenstockError, ProjectError, nearest
 from flows.dbt_files import DbtProject, WarehouseTarget, find_profiles, read_dbt_project, read_target
 from flows.project import PROJECT_FILE
 from flows.relations import Snapshot, relations_of, take_snapshot, write_snapshot
-from flows.warehouse.location import FileLocation
 from studio.guess import Guess, guess_contacts, guess_events
 from studio.schemas import FOLDER as SCHEMAS
 from studio.schemas import write_schemas
@@ -79,7 +78,7 @@ def init(folder: Path, *, template: str, choose: Choose, target: str | None = No
         raise ProjectError(f"no template '{template}'", code="E511", hint=nearest(template, templates()))
     folder = folder.resolve()
     if not (folder / "dbt_project.yml").is_file():
-        return _new_project(folder)
+        return _new_project(folder, target)
     done = Initiated(folder)
     if (folder / PROJECT_FILE).exists():
         raise ProjectError(f"{folder / PROJECT_FILE} exists already", code="E511", hint="`penstock validate` checks it")
@@ -98,35 +97,33 @@ def init(folder: Path, *, template: str, choose: Choose, target: str | None = No
     return done
 
 
-def _new_project(folder: Path) -> Initiated:
+def _new_project(folder: Path, target: str | None) -> Initiated:
     from studio.demo.project import shipped_project
+    from studio.demo.raw import demand_empty
 
     if folder.exists() and any(place.name not in (".git", ".gitignore", ".venv") for place in folder.iterdir()):
         raise ProjectError(
             f"{folder} is neither empty nor a dbt project", code="E511",
             hint="go to your dbt project, or name a new folder: penstock init my_project",
         )  # fmt: skip
+    shipped = shipped_project()
+    demand_empty(read_target(read_dbt_project(shipped), target, shipped).location)
     done = Initiated(folder, new_project=True)
-    shutil.copytree(shipped_project(), folder, ignore=shutil.ignore_patterns(*_LEFT_OUT), dirs_exist_ok=True)
+    shutil.copytree(shipped, folder, ignore=shutil.ignore_patterns(*_LEFT_OUT), dirs_exist_ok=True)
     done.created = sorted(place.relative_to(folder).as_posix() for place in folder.rglob("*") if place.is_file())
-    _load_starter_data(folder)
+    _load_starter_data(folder, target)
     done.contact, done.events = "dim_contacts", "fct_events"
     _add_surroundings(done)
     return done
 
 
-def _load_starter_data(folder: Path) -> None:
+def _load_starter_data(folder: Path, target: str | None) -> None:
     """Generate the raw tables of the starter's shop, so that its first `penstock dbt build` has something to build."""
-    import duckdb
-
     from studio.demo import shop
+    from studio.demo.raw import open_raw
 
-    location = read_target(read_dbt_project(folder), None).location
-    if not isinstance(location, FileLocation):
-        return
-    location.path.parent.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(str(location.path)) as connection:
-        shop.load(connection, shop.generate(contacts=STARTER_CONTACTS))
+    with open_raw(read_target(read_dbt_project(folder), target).location) as raw:
+        raw.load(shop.generate(contacts=STARTER_CONTACTS))
 
 
 # ---------------------------------------------------------------- what the models are

@@ -44,7 +44,8 @@ def run(options: Options, *, folder: Path | None, contacts: int, days: int, hour
     found: list[Figures] = []
     reports: list[Path] = []
     with _Shown(console) as progress:
-        demo = Demo(place, Scale(contacts, days, timedelta(hours=hours), seed), progress)
+        scale = Scale(contacts, days, timedelta(hours=hours), seed)
+        demo = Demo(place, scale, progress, options.target)
 
         def close(runner: Runner) -> None:
             found.append(figures(demo, runner))

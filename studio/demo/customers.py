@@ -16,11 +16,9 @@ from statistics import NormalDist
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import duckdb
 import numpy as np
 import polars as pl
 
-from studio.demo.shop import land
 from studio.demo.world import PRICES, World
 
 Row = dict[str, Any]
@@ -314,12 +312,8 @@ class Export:
         for message in messages:
             self.add(self._customers.react(message))
 
-    def land(self, connection: duckdb.DuckDBPyConnection, until: datetime) -> dict[str, int]:
-        """Bring in everything that is loaded before `until`.
-
-        Returns:
-            Rows that arrived, by table.
-        """
+    def due(self, until: datetime) -> dict[str, pl.DataFrame]:
+        """Everything that is loaded before `until` and was not given before, by table."""
         tables = self._customers.spontaneous(self._reached, until)
         for name, frame in tables.items():
             queue = self._pending.get(name, [])
@@ -330,7 +324,7 @@ class Export:
                 grown = pl.DataFrame([{**dict.fromkeys(schema), **row} for row in ready], schema=schema)
                 tables[name] = pl.concat([frame, grown]).sort("_loaded_at", maintain_order=True)
         self._reached = max(self._reached, until)
-        return land(connection, tables)
+        return tables
 
 
 def draw(seed: int, contact_id: str, action_id: str, what: str) -> float:

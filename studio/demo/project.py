@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from compiler.errors import ProjectError
+from flows.dbt_files import read_dbt_project, read_target
 
 TARGET = "demo"
 WAREHOUSE = "warehouse.duckdb"
@@ -31,12 +32,17 @@ def shipped_project() -> Path:
     )
 
 
-def copy_project(folder: Path, destinations: Mapping[str, Mapping[str, Any]]) -> None:
+def copy_project(folder: Path, destinations: Mapping[str, Mapping[str, Any]], like: str | None = None) -> None:
     """Write the demo's project into a folder that does not exist yet.
 
     Args:
-        folder: where; its profile has the one target `demo` with a warehouse file inside the folder.
+        folder: where; its profile has the one target `demo`.
         destinations: what the target overrides in the destinations of penstock.yaml.
+        like: a target of the shipped profile; one of a server is used as it stands there, with its references to
+            environment variables. Otherwise the warehouse is a file inside the folder.
+
+    Raises:
+        ProjectError: E503, there is no such target.
     """
     shutil.copytree(shipped_project(), folder, ignore=shutil.ignore_patterns(*_LEFT_OUT))
     yaml = YAML()
@@ -45,5 +51,7 @@ def copy_project(folder: Path, destinations: Mapping[str, Mapping[str, Any]]) ->
     settings["targets"] = {TARGET: {"deliver": "live", "destinations": {n: dict(v) for n, v in destinations.items()}}}
     yaml.dump(settings, folder / "penstock.yaml")
     profile = yaml.load(folder / "dbt_project.yml")["profile"]
-    output = {"type": "duckdb", "path": WAREHOUSE, "schema": "analytics", "threads": 2}
+    output: Any = {"type": "duckdb", "path": WAREHOUSE, "schema": "analytics", "threads": 2}
+    if like is not None and read_target(read_dbt_project(folder), like, folder).type != output["type"]:
+        output = yaml.load(folder / "profiles.yml")[profile]["outputs"][like]
     yaml.dump({profile: {"target": TARGET, "outputs": {TARGET: output}}}, folder / "profiles.yml")

@@ -64,7 +64,7 @@ def gather(demo: Demo, runner: Runner) -> ReportData:
         outcomes: dict[str, Counter[str]] = {}
         for row in warehouse.rows(state.statement(warehouse, _OUTCOMES)):
             outcomes.setdefault(row["destination"] or "-", Counter())[_outcome(row)] += row["n"]
-        opens = pl.DataFrame(warehouse.fetch(_OPENS))
+        opens = pl.DataFrame(warehouse.fetch(state.statement(warehouse, _OPENS)))
     return ReportData(days, mails, _habits(demo, opens), outcomes)
 
 

@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import duckdb
 import polars as pl
 
 from compiler.errors import ProjectError
@@ -27,7 +26,8 @@ from flows.project import Project, load_project
 from flows.runner import Runner
 from studio.demo import shop
 from studio.demo.customers import Customers, Export
-from studio.demo.project import TARGET, WAREHOUSE, copy_project, shipped_project
+from studio.demo.project import TARGET, copy_project, shipped_project
+from studio.demo.raw import clear_database, open_raw
 from studio.demo.stage import Stage
 from studio.demo.world import World
 
@@ -106,11 +106,13 @@ class Demo:
         folder: emptied first, unless it holds something that no demo made.
         scale: how big.
         progress: who is told.
+        target: of the shipped profile; one of a server makes its database, which is emptied likewise, the warehouse.
     """
 
     folder: Path
     scale: Scale
     progress: Progress
+    target: str | None = None
 
     def __post_init__(self) -> None:
         self.clock = VirtualClock(shop.START)
@@ -148,11 +150,13 @@ class Demo:
         """
         clear(self.folder)
         with self.stage:
-            copy_project(self.project_folder, self.stage.destinations)
+            copy_project(self.project_folder, self.stage.destinations, self.target)
+            clear_database(self.project.warehouse.location)
             self.generate()
             self.build()
             with self.project.open_warehouse() as warehouse:
-                warehouse.execute(_ONE_THREAD)
+                if self.project.warehouse.type == "duckdb":
+                    warehouse.execute(_ONE_THREAD)
                 runner = Runner(self.project, self.clock, keep_open=warehouse)
                 self.publish(runner)
                 self.simulate(runner)
@@ -165,8 +169,8 @@ class Demo:
         self.progress.begin("demo warehouse", "raw tables of a shop")
         scale = self.scale
         tables = shop.generate(scale.seed, scale.contacts, shop.START, shop.HISTORY_DAYS)
-        with duckdb.connect(str(self.project_folder / WAREHOUSE)) as connection:
-            rows = shop.load(connection, tables)
+        with open_raw(self.project.warehouse.location) as raw:
+            rows = raw.load(tables)
         events = rows["web_events"] + rows["mail_events"]
         self.progress.finish(f"{scale.contacts:,} contacts · {events:,} events · {shop.HISTORY_DAYS} days")
 
@@ -206,10 +210,10 @@ class Demo:
         moments = list(self.scale.ticks())
         span = f"{shop.START:%Y-%m-%d} → {self.scale.end:%Y-%m-%d}"
         self.progress.begin("time travel", span, len(moments))
-        with duckdb.connect(str(self.project_folder / WAREHOUSE)) as connection:
+        with open_raw(self.project.warehouse.location) as raw:
             for number, moment in enumerate(moments, start=1):
                 self.clock.advance_to(moment)
-                self.counts.landed += sum(export.land(connection, moment).values())
+                self.counts.landed += sum(raw.land(export.due(moment)).values())
                 report = runner.tick()
                 self.counts.set_aside.update(report.set_aside)
                 self.counts.decided += sum(report.counts.get(word, 0) for word in ("decided", "done", "skipped"))

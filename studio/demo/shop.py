@@ -7,9 +7,10 @@ a row. The table `truth.truth` says what was planted; no model reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -73,7 +74,8 @@ def generate(
     return tables | {TRUTH: to_arrow(course.truth)}
 
 
-def _table(name: str) -> exp.Table:
+def raw_table(name: str) -> exp.Table:
+    """The place of a raw table, or of the planted facts."""
     return exp.table_(name, db=TRUTH if name == TRUTH else RAW_SCHEMA, quoted=True)
 
 
@@ -92,7 +94,7 @@ def load(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table]) 
     for name, table in tables.items():
         connection.register(_INCOMING, table)
         source = exp.select("*").from_(_INCOMING)
-        _execute(connection, exp.Create(this=_table(name), kind="TABLE", expression=source, replace=True))
+        _execute(connection, exp.Create(this=raw_table(name), kind="TABLE", expression=source, replace=True))
         connection.unregister(_INCOMING)
     return {name: table.num_rows for name, table in tables.items()}
 
@@ -119,13 +121,19 @@ def land(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, pl.DataFram
 
 
 def _land(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> int:
-    columns, key = frame.to_dict(as_series=False), KEYS.get(name)
-    if key is not None:
-        last = {value: number for number, value in enumerate(columns[key])}.values()
-        columns = {column: [values[number] for number in last] for column, values in columns.items()}
+    columns = newest(name, frame.to_dict(as_series=False))
     # A few rows as lists cost a third of the same rows as an Arrow table, and most landings are a few rows.
     landed = connection.execute(_landing(name, tuple(columns)), list(columns.values())).fetchall()
     return int(landed[0][0])
+
+
+def newest(name: str, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Columns of rows, of a replica only the last row per key."""
+    key = KEYS.get(name)
+    if key is None:
+        return columns
+    last = {value: number for number, value in enumerate(columns[key])}.values()
+    return {column: [values[number] for number in last] for column, values in columns.items()}
 
 
 @lru_cache(maxsize=32)
@@ -133,10 +141,15 @@ def _landing(name: str, columns: tuple[str, ...]) -> str:
     """The statement that moves rows, bound as one list per column, into a table; its result counts them."""
     lists = [exp.Explode(this=exp.Parameter(this=exp.Literal.number(n))) for n in range(1, len(columns) + 1)]
     rows = exp.select(*(exp.alias_(list_, column, quoted=True) for list_, column in zip(lists, columns, strict=True)))
+    return arrival(name, columns, rows).sql(dialect="duckdb")
+
+
+def arrival(name: str, columns: Sequence[str], rows: exp.Select) -> exp.Expr:
+    """The statement that brings rows into a raw table: appended, or by key into a replica."""
     key = KEYS.get(name)
     if key is None:
         into = [exp.to_identifier(column, quoted=True) for column in columns]
-        return exp.insert(rows, _table(name), columns=into).sql(dialect="duckdb")
+        return exp.insert(rows, raw_table(name), columns=into)
     old, new = exp.to_identifier("old"), exp.to_identifier("new")
     final = exp.column("status", old, quoted=True).neq("converted") if name == "shop_carts" else None
     update = exp.Update(expressions=[
@@ -150,7 +163,7 @@ def _landing(name: str, columns: tuple[str, ...]) -> str:
     return exp.merge(
         exp.When(matched=True, condition=final, then=update),
         exp.When(matched=False, then=insert),
-        into=exp.alias_(_table(name), old, table=True),
+        into=exp.alias_(raw_table(name), old, table=True),
         using=exp.Subquery(this=rows, alias=exp.TableAlias(this=new)),
         on=exp.column(key, old, quoted=True).eq(exp.column(key, new, quoted=True)),
-    ).sql(dialect="duckdb")
+    )

@@ -15,8 +15,11 @@ import pytest
 from compiler.errors import WarehouseError
 from flows.journal.tables import stage
 from flows.project import load_project
+from flows.warehouse.location import ServerLocation
+from flows.warehouse.postgres import PostgresWarehouse
 from studio import cli
 from studio.demo.mail_server import MailServer
+from studio.demo.raw import MARK, clear_database
 from studio.demo.sink import WebhookSink
 from tests.flows.warehouse.postgres_server import Server
 from tests.studio.projects import FILES, replaced, write
@@ -60,7 +63,7 @@ DBT = {
     """,
     "models/doings.sql": """
         {{ config(materialized='table') }}
-        select code, grower_no, doing, happened, arrived, extra::jsonb as extra
+        select code, grower_no, doing, happened, arrived, extra::json as extra
         from (values
             ('d1', 17, 'seeds_bought', timestamptz '2026-02-01 09:00:00+00', timestamptz '2026-02-01 09:01:00+00',
              '{"packets": 12, "kind": "peas"}'),
@@ -244,3 +247,41 @@ def test_init_finds_contacts_and_events_on_the_server(greenhouse: Greenhouse) ->
     assert (found["contact"], found["events"], found["event"]) == ("people", "activity", "order_placed")
     assert "server: {deliver: outbox}" in (folder / "penstock.yaml").read_text()
     greenhouse.penstock("run")
+
+
+@pytest.fixture
+def shop_database(postgres_server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str | int]:
+    """An empty database, named by the variables of the shipped profile."""
+    given = postgres_server.database()
+    for name, key in (("HOST", "host"), ("PORT", "port"), ("USER", "user"), ("DATABASE", "dbname")):
+        monkeypatch.setenv(f"PG{name}", str(given[key]))
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    return given
+
+
+def test_the_demo_runs_on_a_server_and_empties_only_its_own_database(
+    shop_database: dict[str, str | int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    line = ["demo", "--target", "pg", "--contacts", "250", "--days", "5", "--every", "24", "--output", "json"]
+    assert cli.run(line) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["accuracy"] == 1.0 and found["audit"]["expected"] > 10 and found["totals"]["messages"] > 1
+    with PostgresWarehouse(shop_database) as warehouse:
+        assert warehouse.rows("select count(*) as n from penstock.ticks") == [{"n": 5}]
+        clear_database(ServerLocation(shop_database))
+        assert {place[0] for place in warehouse.relations()} == {MARK[0]}
+        warehouse.execute(f"drop schema {MARK[0]} cascade")
+        warehouse.execute("create table mine (a integer)")
+        assert cli.run(line) == 2
+        assert "holds something that no demo made: public" in capsys.readouterr().err
+        assert warehouse.rows("select a from mine") == []
+        assert cli.run(["init", "my_shop", "--target", "pg", "--no-input"]) == 2
+        assert not (tmp_path / "my_shop").exists()
+        warehouse.execute("drop table mine")
+    assert cli.run(["init", "my_other_shop", "--target", "pg", "--no-input"]) == 0
+    with PostgresWarehouse(shop_database) as warehouse:
+        assert warehouse.rows("select count(*) as n from raw.crm_contacts")[0]["n"] > 900
+    written = [file for file in tmp_path.rglob("*") if file.is_file() and PASSWORD.encode() in file.read_bytes()]
+    assert written == []

@@ -19,8 +19,8 @@ aggregated as (
         count(clicked_at) as click_count,
         count(replied_at) as reply_count,
         count(*) filter (where is_machine_opened) as machine_open_count,
-        count(opened_at) / count(*) as open_rate,
-        count(clicked_at) / count(*) as click_rate,
+        1.0 * count(opened_at) / count(*) as open_rate,
+        1.0 * count(clicked_at) / count(*) as click_rate,
 
         ---------- booleans
         bool_or(is_bounced) as has_bounced,

@@ -37,7 +37,7 @@ localised as (
 
     select
         contact_id,
-        hour(timezone(timezone, timezone('UTC', sent_at))) as local_hour,
+        extract(hour from timezone(timezone, timezone('UTC', sent_at))) as local_hour,
         hour_propensity,
         opened_at,
         clicked_at

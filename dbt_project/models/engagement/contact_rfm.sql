@@ -42,7 +42,7 @@ measured as (
         ---------- numerics
         coalesce(aggregated.order_count, 0) as order_count,
         coalesce(aggregated.revenue, 0) as revenue,
-        date_diff('day', aggregated.last_ordered_at, as_of.as_of_at) as days_since_order,
+        as_of.as_of_at::date - aggregated.last_ordered_at::date as days_since_order,
 
         ---------- timestamps
         aggregated.last_ordered_at

@@ -10,10 +10,10 @@ events as (
 
 first_copies as (
 
-    select *
-    from events
     -- An export may deliver a row again: the first copy counts.
-    qualify row_number() over (partition by event_id order by loaded_at) = 1
+    select distinct on (event_id) *
+    from events
+    order by event_id, loaded_at
 
 )
 

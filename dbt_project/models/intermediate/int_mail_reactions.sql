@@ -4,9 +4,9 @@ with
 
 events as (
 
-    select *
+    select distinct on (event_id) *
     from {{ ref('stg_mail__events') }}
-    qualify row_number() over (partition by event_id order by loaded_at) = 1
+    order by event_id, loaded_at
 
 ),
 

@@ -45,11 +45,11 @@ unioned as (
         link as page,
         null::text as cart_id,
         null::text as order_id,
-        null::double as amount,
+        null::double precision as amount,
         null::bigint as item_count,
         null::text as list,
         null::bigint as stars,
-        case when topic is not null then json_object('topic', topic) end as props
+        ('{"topic": ' || to_json(topic)::text || '}')::json as props
     from mail_events
 
 )
