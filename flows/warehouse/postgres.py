@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import sys
 import zoneinfo
@@ -25,6 +26,7 @@ from sqlglot import exp
 
 from compiler.errors import WarehouseAway, WarehouseError, WarehouseLocked
 from flows.warehouse import lease
+from flows.warehouse.arrow_out import MANY, ArrowOut, reads
 from flows.warehouse.base import Parameters, Place, Warehouse, bound, plain
 from flows.warehouse.lease import Lease, command
 from flows.warehouse.lock import DEFAULT_WAIT, Patience
@@ -40,11 +42,13 @@ _SETTINGS: Mapping[str, str] = {
     "lock_timeout": "30s",
 }
 _TEMPORARY = "pg_temp"
+_ZONES = "iana_zones"
 _WORDS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(?P<percent>%)|(?P<end>;)|\$(?P<name>[A-Za-z_][A-Za-z0-9_]*)")
 _REPLACED = "DROP TABLE IF EXISTS "
 # A session that only reads may fill temporary tables, but not make them.
 _REPLACED_TEMPORARY = f'{_REPLACED}"{_TEMPORARY}".'
 _BUT_THIS = "SET TRANSACTION READ WRITE; "
+_WORD = re.compile(r"\w+")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # Messages of these classes quote values of rows, which may be personal data.
 _QUOTING = (psycopg.DataError, psycopg.IntegrityError)
@@ -77,6 +81,8 @@ class PostgresWarehouse(Warehouse):
         self._read_only = False
         self._wait = wait
         self._lease: Lease | None = None
+        self._own: set[str] = {_ZONES, _TEMPORARY}
+        self._out = ArrowOut(connection, role, schema)
         self._connection: psycopg.Connection[TupleRow] | None = _connect(connection)
         try:
             self._prepare(role, schema)
@@ -103,7 +109,9 @@ class PostgresWarehouse(Warehouse):
             return max(cursor.rowcount, 0)
 
     def fetch(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> pa.Table:
-        """See `Warehouse.fetch`."""
+        """See `Warehouse.fetch`: many rows come by a second session, where that sees the same."""
+        if (many := self._many(sql, parameters)) is not None:
+            return many
         with self._run(sql, parameters) as cursor:
             columns = [(column.name, _ARROW.get(column.type_code)) for column in cursor.description or ()]
             values = list(zip(*cursor.fetchall(), strict=True)) or [()] * len(columns)
@@ -169,6 +177,7 @@ class PostgresWarehouse(Warehouse):
     def close(self) -> None:
         """See `Warehouse.close`."""
         connection, self._connection = self._connection, None
+        self._out.close()
         if connection is None:
             return
         if self._lease is not None and not self._in_transaction:
@@ -187,10 +196,37 @@ class PostgresWarehouse(Warehouse):
             self._set(name, value)
         if schema is not None:
             connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", (schema,))
-        connection.execute("CREATE TEMP TABLE iana_zones (name text)")
-        self.load(("temp", "iana_zones"), _zones(connection))
+        connection.execute(f"CREATE TEMP TABLE {_ZONES} (name text)".encode())
+        self.load(("temp", _ZONES), _zones(connection))
         for function in FUNCTIONS:
             connection.execute(function.encode())
+
+    def _many(self, sql: exp.Expr | str, parameters: Parameters | None) -> pa.Table | None:
+        """A large result; None when it is small, or only this session can give it, or has types that need a driver."""
+        text, values = self._given(sql, parameters)
+        if self._in_transaction or not reads(text) or self._own.intersection(_WORD.findall(text)):
+            return None
+        try:
+            with psycopg.ClientCursor(self._open_connection()) as cursor:
+                query = composed.SQL(cursor.mogrify(text.encode(), values))
+                cursor.execute(composed.SQL("EXPLAIN (FORMAT JSON) {}").format(query))
+                if json.loads(cursor.fetchall()[0][0])[0]["Plan"]["Plan Rows"] < MANY:
+                    return None
+                cursor.execute(composed.SQL("SELECT * FROM ({}) AS _result LIMIT 0").format(query))
+                columns = [(column.name, column.type_code) for column in cursor.description or ()]
+        except psycopg.Error as error:
+            raise self._refused(error) from error
+        names = [name for name, _ in columns]
+        if len(set(names)) < len(names) or not all(code in _ARROW for _, code in columns):
+            return None
+        # What Arrow has no plain type for comes as text.
+        shown = [
+            composed.SQL("{}::text" if code in _AS_TEXT else "{}").format(composed.Identifier(name))
+            for name, code in columns
+        ]
+        outer = composed.SQL("SELECT {} FROM ({}) AS _result").format(composed.SQL(", ").join(shown), query)
+        kinds = [_ARROW[code] for _, code in columns]
+        return self._out.fetch(outer.as_string(self._open_connection()), names, kinds)
 
     def _set(self, name: str, value: str) -> None:
         self._open_connection().execute("SELECT set_config(%s, %s, false)", (name, value))
@@ -208,17 +244,23 @@ class PostgresWarehouse(Warehouse):
             raise self._refused(error) from error
 
     def _run(self, sql: exp.Expr | str, parameters: Parameters | None) -> psycopg.Cursor[TupleRow]:
-        text, names = _prepared(sql if isinstance(sql, str) else self.sql(sql))
-        if self._read_only and text.startswith(_REPLACED_TEMPORARY):
-            text = _BUT_THIS + text
-        given = parameters or {}
+        text, values = self._given(sql, parameters)
+        if text.startswith(_REPLACED_TEMPORARY):
+            self._own.add(text.removeprefix(_REPLACED_TEMPORARY).split('"')[1])
+            text = _BUT_THIS + text if self._read_only else text
         cursor = self._open_connection().cursor()
         try:
-            cursor.execute(text.encode(), {name: bound(given[name]) for name in names if name in given})
+            cursor.execute(text.encode(), values)
         except psycopg.Error as error:
             cursor.close()
             raise self._refused(error) from error
         return cursor
+
+    def _given(self, sql: exp.Expr | str, parameters: Parameters | None) -> tuple[str, dict[str, Any]]:
+        """The driver's text of a statement, and the parameters that it names."""
+        text, names = _prepared(sql if isinstance(sql, str) else self.sql(sql))
+        given = parameters or {}
+        return text, {name: bound(given[name]) for name in names if name in given}
 
     def _refused(self, error: psycopg.Error) -> WarehouseError:
         """What a failure means: somebody else is in the way, the server is gone, or the statement is wrong."""
@@ -340,6 +382,7 @@ _ARROW: Mapping[int, pa.DataType] = {
     }.items()
 }  # fmt: skip
 """Arrow types by the server's; of others Arrow finds the type from the values."""
+_AS_TEXT = frozenset(psycopg.adapters.types[name].oid for name in ("uuid", "json", "jsonb", "bpchar"))
 
 
 def _csv(data: pa.Table) -> bytes:

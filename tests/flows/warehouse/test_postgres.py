@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
+import pyarrow as pa
 import pytest
 
 from compiler.errors import WarehouseError, WarehouseLocked
+from flows.journal.tables import stage
 from flows.warehouse.base import Warehouse
 from flows.warehouse.postgres import PostgresWarehouse
 from tests.flows.warehouse.postgres_server import Server
@@ -62,6 +64,43 @@ def test_a_session_becomes_its_role(parameters: Parameters) -> None:
         warehouse.execute("create table secrets (a integer)")
         with PostgresWarehouse(parameters, role="clerk") as clerk, pytest.raises(WarehouseError, match="denied"):
             clerk.rows("select a from secrets")
+
+
+MIXED = """
+SELECT i AS n, CAST(i AS text) AS t, CAST(md5(CAST(i AS text)) AS uuid) AS u, jsonb_build_object('a', i) AS j,
+    TIMESTAMP '2026-01-01 00:00:00' + i * INTERVAL '1 second' AS at, TIMESTAMPTZ '2026-01-01 01:00:00+01' AS zoned,
+    CASE WHEN i % 2 = 0 THEN i / 2.0 END :: double precision AS x, i % 3 = 0 AS b, DATE '2026-01-01' + i AS d
+FROM generate_series(1, $rows) AS s(i) WHERE $text <> 'x%' ORDER BY i DESC
+"""
+
+
+def test_many_rows_come_by_a_second_session_and_are_the_same(parameters: Parameters) -> None:
+    given = {"rows": 6000, "text": "it's {100%}"}
+    sessions = "select count(*) as n from pg_stat_activity where application_name = 'penstock: results'"
+    with PostgresWarehouse({**parameters, "password": "s3cret"}) as warehouse:
+        with warehouse.transaction():
+            own = warehouse.fetch(MIXED, given)
+            assert warehouse.rows(sessions) == [{"n": 0}]
+        second = warehouse.fetch(MIXED, given)
+        assert warehouse.rows(sessions) == [{"n": 1}]
+        assert second.num_rows == 6000
+        assert second.schema.types == own.schema.types
+        assert second.to_pylist() == own.to_pylist()
+
+
+def test_only_this_session_gives_what_only_it_sees(parameters: Parameters) -> None:
+    many = "select i from generate_series(1, 6000) as s(i)"
+    with PostgresWarehouse(parameters) as warehouse:
+        warehouse.execute("create table t (a integer)")
+        stage(warehouse, "mine", pa.table({"name": ["x"]}))
+        with warehouse.transaction():
+            warehouse.execute(f"insert into t {many}")
+            assert warehouse.fetch("select a from t").num_rows == 6000, "not committed yet"
+        assert warehouse.fetch("select a from t").num_rows == 6000
+        assert warehouse.fetch("select a, m.name from t cross join mine as m").num_rows == 6000
+        assert warehouse.fetch("select pg_temp.try_bigint(a::text) as a from t").num_rows == 6000
+        assert warehouse.fetch("select a, a::numeric as c from t").num_rows == 6000
+        assert warehouse.fetch("delete from t returning a").num_rows == 6000
 
 
 COUNTER = """
