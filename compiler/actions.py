@@ -149,14 +149,20 @@ class Routing:
         if isinstance(step, WebhookStep) and wanted is None:
             wanted, key = step.webhook, "webhook"
         fitting = {d.name: d for d in self._catalog.destinations.values() if role in d.roles}
-        if wanted is not None:
-            if wanted not in fitting:
-                self._add(
-                    "E405", f"no destination '{wanted}' that takes {role}", (*node.path, key), nearest(wanted, fitting)
-                )
-                return None
-            return wanted
-        return self._default(node, role, list(fitting.values()))
+        if wanted is not None and wanted not in fitting:
+            self._add(
+                "E405", f"no destination '{wanted}' that takes {role}", (*node.path, key), nearest(wanted, fitting)
+            )
+            return None
+        found = wanted if wanted is not None else self._default(node, role, list(fitting.values()))
+        if found is not None and isinstance(step, CrmStep):
+            self._check_object(node, step.crm.object, fitting[found])
+        return found
+
+    def _check_object(self, node: FlowNode, name: str, destination: DestinationInfo) -> None:
+        if destination.objects is not None and name not in destination.objects:
+            self._add("E407", f"{destination.name} takes no CRM object '{name}'", (*node.path, "crm", "object"),
+                      f"what it takes: {', '.join(sorted(destination.objects))}")  # fmt: skip
 
     def _default(self, node: FlowNode, role: Role, fitting: list[DestinationInfo]) -> str | None:
         marked = [destination for destination in fitting if destination.default] or fitting

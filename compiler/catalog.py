@@ -107,12 +107,13 @@ class EventModel:
 
 @dataclass(frozen=True)
 class DestinationInfo:
-    """What definitions need to know of a destination."""
+    """What definitions need to know of a destination; `objects`: the kinds of CRM object it takes, None for any."""
 
     name: str
     roles: frozenset[Role]
     default: bool = False
     targets: frozenset[str] | None = None
+    objects: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from compiler import yaml
 from compiler.errors import ConditionError, DefinitionError, Problem, nearest
 from compiler.graph import step_paths
 from compiler.mistakes import field_mistakes, kind_mistakes
-from compiler.workflow import CrmStep, Workflow, arms, walk
+from compiler.workflow import Workflow, arms, walk
 from compiler.yaml import Value, YamlPath, read_yaml
 
 MAX_INCLUDES = 10
@@ -279,8 +279,6 @@ def unsupported(document: Document) -> list[Problem]:
 
     for (_, step), path in zip(walk(document.workflow.steps), step_paths(document.workflow.steps), strict=True):
         value, _ = document.source.nearest(path)
-        if isinstance(step, CrmStep) and step.crm.object != "contact":
-            refuse(f"crm.object: {step.crm.object}", (*path, "crm", "object"), "what works now: object: contact")
         if "send" in value.data and not arms(step):
             refuse("send", (*path, "send"), "what works now: a message goes out at once; a `wait:` before it delays it")
     return problems

@@ -35,7 +35,8 @@ class Capabilities:
 
     `max_batch` is actions per call, `max_bytes` the size of one request, `concurrency` the calls in flight,
     `retry_after` the pauses before attempt 2, 3, … (so attempts in all = its length + 1). `on_unknown` is the
-    default policy for an unknown outcome: `retry` where a second request has no second effect.
+    default policy for an unknown outcome: `retry` where a second request has no second effect. `objects` are the kinds
+    of CRM object that it takes, None for any.
     """
 
     roles: frozenset[Role]
@@ -45,6 +46,7 @@ class Capabilities:
     concurrency: int = 1
     retry_after: tuple[timedelta, ...] = (timedelta(minutes=5), timedelta(minutes=10))
     on_unknown: OnUnknown = "hold"
+    objects: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

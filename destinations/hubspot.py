@@ -75,6 +75,7 @@ class Hubspot(Destination):
         concurrency=1,
         retry_after=(timedelta(minutes=5), timedelta(minutes=10)),
         on_unknown="retry",
+        objects=frozenset({"contact"}),
     )
 
     def __init__(

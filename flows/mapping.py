@@ -135,13 +135,10 @@ class _CatalogMaker:
                 self.problems.append(self.problem("E501", f"destination {name} {wrong}", (*path, "type"), hint))
                 continue
             targets = next((config[key] for key in ("targets", "notify_to") if isinstance(config.get(key), dict)), None)
-            roles: Any = REGISTRY[kind].capabilities.roles
-            yield (
-                name,
-                DestinationInfo(
-                    name, roles, config.get("default") is True, None if targets is None else frozenset(targets)
-                ),
-            )
+            able = REGISTRY[kind].capabilities
+            roles: Any = able.roles
+            named = None if targets is None else frozenset(targets)
+            yield name, DestinationInfo(name, roles, config.get("default") is True, named, able.objects)
 
     def _mapped(self, model: str, path: YamlPath, columns: Mapping[str, str | None]) -> Relation | None:
         relation = self._relation(model, (*path, "model"))

@@ -55,6 +55,21 @@ def test_every_kind_of_file_is_checked_at_once(project: Path, capsys: pytest.Cap
     assert report["errors"] == 3
 
 
+def test_a_crm_object_that_the_destination_does_not_take_is_refused(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replaced(
+        project / "penstock.yaml",
+        "  post: {type",
+        "  crm: {type: hubspot, token: \"{{ env_var('T') }}\"}\n  post: {default: true, type",
+    )
+    replaced(project / "workflows/thanks.yaml", "email: thanks", "crm: {object: deal, set: {amount: 3}}\n    to: crm")
+    assert _validate(project) == 1
+    found = capsys.readouterr().out
+    assert "workflows/thanks.yaml:9:19  E407 crm takes no CRM object 'deal'" in found
+    assert "hint: what it takes: contact" in found
+
+
 def test_a_broken_project_file_is_a_finding_with_its_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     replaced(project / "penstock.yaml", "destinations:", "destination:")
     assert _validate(project) == 1
