@@ -146,7 +146,8 @@ _AS_THEY_WERE = (
     """
     INSERT INTO candidates BY NAME
     SELECT j.action_id AS candidate_id, split_part(j.what, ':', 2) AS workflow, j.contact_id,
-        CAST(j.action_id AS TEXT) AS entry_ref, j.due AS candidate_at, 'asked' AS verdict, j.tick, j.details AS entry
+        CAST(j.action_id AS TEXT) AS entry_ref, j.due AS candidate_at, 'asked' AS verdict, j.tick, j.details AS entry,
+        TRUE AS asked
     FROM penstock_copied.journal AS j
     WHERE j.tick < $tick AND j.kind = 'action' AND starts_with(j.what, 'enroll:') AND j.outcome = 'ok'
         AND NOT EXISTS (
@@ -159,7 +160,7 @@ _AS_THEY_WERE = (
     """
     INSERT INTO candidates BY NAME
     SELECT j.enrollment_id AS candidate_id, j.workflow, j.contact_id, j.key, j.cause AS entry_ref,
-        j.due AS candidate_at, 'waiting' AS verdict, j.tick, coalesce(k.entry, n.entry) AS entry
+        j.due AS candidate_at, 'waiting' AS verdict, j.tick, coalesce(k.entry, n.entry) AS entry, k.asked
     FROM penstock_copied.journal AS j
     LEFT JOIN penstock_copied.candidates AS k ON k.candidate_id = j.enrollment_id
     LEFT JOIN penstock_copied.enrollments AS n ON n.enrollment_id = j.enrollment_id
@@ -167,6 +168,10 @@ _AS_THEY_WERE = (
         SELECT 1 FROM penstock_copied.journal AS d
         WHERE d.tick < $tick AND d.kind IN ('enter', 'rejected', 'refused') AND d.enrollment_id = j.enrollment_id
     )
+    """,
+    """
+    UPDATE candidates SET contact_id = m.into_id FROM contact_merges AS m
+    WHERE m.from_id = candidates.contact_id AND candidates.verdict IN ('asked', 'waiting')
     """,
 )
 _DONE = """

@@ -15,9 +15,11 @@ from flows.engine.replay import ReplayedTick, replay_tick
 from flows.engine.scratch import Scratch
 from flows.engine.simulation import Case, read_cases
 from flows.engine.simulator import WORKSPACE, Simulation
+from tests.oracle.compare import read as journeys
 from tests.oracle.generate import generate
 
 FEW, MANY, BLOCK = 8, 1000, 4
+MERGES = Path(__file__).parents[2] / "scenarios" / "workflow_tests" / "merges.yaml"
 
 
 def remembered(seed: int) -> dict[str, Any]:
@@ -65,6 +67,15 @@ def check(seeds: range) -> int:
 @pytest.mark.parametrize("first", range(0, FEW, BLOCK))
 def test_every_decision_comes_out_the_same(first: int) -> None:
     assert check(range(first, first + BLOCK)) > 20
+
+
+@pytest.mark.parametrize("name", ["both_are_in_it", "chain", "waiting"])
+def test_merges_of_contacts_come_out_the_same(name: str) -> None:
+    (journey,) = [journey for journey in journeys(MERGES.read_text("utf-8")) if journey["id"] == name]
+    case = read(journey)
+    with Simulation(case) as simulation:
+        simulation.run()
+        assert [tick.tick for tick in replayed(simulation, case) if tick.differences] == []
 
 
 @pytest.mark.soak
