@@ -16,6 +16,7 @@ from sqlglot import exp
 from compiler import frames
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog, Relation
+from compiler.change import Moves, moves
 from compiler.condition import Condition, Scope, compile_condition, relation_table
 from compiler.frames import Needs
 from compiler.functions import wall_clock
@@ -27,6 +28,9 @@ WIDTH = 60
 """Audiences of one group: each is a bit of a whole number."""
 REPEATED = "tick_repeated_ids"
 """Table of the events that stand there twice: `event_id`, and `id` as it stands in the model."""
+CHANGED = "tick_changed"
+"""Table of the contacts that may have changed: `contact_id`, and `id` as it is compared with the model's events."""
+_PRIME = 9223372036854775783
 _NAME = "penstock_name"
 """Column of a scan of the model: the event's name as a bit, found once per row and not once per aggregate."""
 _INTEGERS = frozenset({"smallint", "int", "integer", "bigint"})
@@ -53,9 +57,17 @@ def members(condition: Condition | None, catalog: Catalog, zone: str) -> exp.Sel
     return found if condition is None else found.where(condition.tree.copy())
 
 
-def _alone(condition: Condition | None, catalog: Catalog, zone: str) -> exp.Select:
+def _alone(
+    condition: Condition | None, catalog: Catalog, zone: str, digest: exp.Expr | None = None, *, among: bool = False
+) -> exp.Select:
     needs = Needs().add(condition)
     base = frames.contact_rows(catalog, needs.contact_columns, zone)
+    if digest is not None:
+        base = base.select(digest.as_("digest"))
+    if among:
+        contact = frames.text(catalog.contact.relation, catalog.contact.id, "m")
+        some = exp.select("d.contact_id").from_(f"{CHANGED} AS d")
+        base = base.where(exp.In(this=contact, query=exp.Subquery(this=some)))
     events = frames.event_rows(catalog, needs.properties, names=needs.events, unique=needs.counts)
     return frames.build(base, needs, row_id="contact_id", events=exp.Subquery(this=events), trigger=False)
 
@@ -68,14 +80,23 @@ class Audience:
     condition: Condition
     zone: str
 
+    @cached_property
+    def moves(self) -> Moves:
+        """What can change who is in it."""
+        return moves(self.condition)
+
 
 def grouped(audiences: Iterable[Audience], catalog: Catalog) -> tuple[Group, ...]:
-    """The audiences as few groups; one whose events are compared with the contact's columns is a group of its own."""
-    shared: list[Audience] = []
+    """The audiences as few groups.
+
+    One whose events are compared with the contact's columns is a group of its own; those of which it cannot be told
+    who may have changed stand together.
+    """
+    shared: dict[bool, list[Audience]] = {True: [], False: []}
     alone: list[Audience] = []
     for each in audiences:
-        (alone if _joined(each.condition) else shared).append(each)
-    parts = [tuple(shared[start : start + WIDTH]) for start in range(0, len(shared), WIDTH)]
+        (alone if _joined(each.condition) else shared[not each.moves.untold]).append(each)
+    parts = [tuple(some[start : start + WIDTH]) for some in shared.values() for start in range(0, len(some), WIDTH)]
     return tuple(Group(part, catalog) for part in [*parts, *((each,) for each in alone)])
 
 
@@ -112,17 +133,24 @@ class Group:
         """Names of the events of which one that stands there twice would be counted twice."""
         return frozenset(name for lookup in _counting(self.needs) for name in lookup.names)
 
-    def masks(self, *, own: bool) -> exp.Select:
-        """The statement.
+    @cached_property
+    def told(self) -> bool:
+        """Whether it can be told who may have changed since the tick before."""
+        return not any(each.moves.untold for each in self.audiences)
+
+    def masks(self, *, own: bool, among: bool = False) -> exp.Select:
+        """The statement: `contact_id`, `mask` and `digest`, which changes when the contact's columns read here do.
 
         Args:
             own: also read Penstock's own events, the table `REPEATED` and whose the events of merged contacts are;
                 without, there is nothing in any of them.
+            among: only contacts of the table `CHANGED`.
         """
         if len(self.audiences) == 1 and _joined(self.audiences[0].condition):
             only = self.audiences[0]
-            return self._masked(_alone(only.condition, self.catalog, only.zone), lambda audience: audience.condition)
-        return self._masked(self._frame(own=own), self._on_walls)
+            rows = _alone(only.condition, self.catalog, only.zone, self.digest(), among=among)
+            return self._masked(rows, lambda audience: audience.condition)
+        return self._masked(self._frame(own=own, among=among), self._on_walls)
 
     def _masked(self, rows: exp.Select, read: Callable[[Audience], Condition | exp.Expr]) -> exp.Select:
         bits: exp.Expr | None = None
@@ -133,11 +161,28 @@ class Group:
                            default=exp.Literal.number(0))  # fmt: skip
             bits = bit if bits is None else exp.Add(this=bits, expression=bit)
         mask = exp.cast(bits if bits is not None else exp.Literal.number(0), "bigint")
-        return exp.select(frame("contact_id"), mask.as_("mask")).from_(rows.subquery("f"))
+        return exp.select(frame("contact_id"), mask.as_("mask"), frame("digest")).from_(rows.subquery("f"))
 
     # ------------------------------------------------------------ contacts
 
-    def _frame(self, *, own: bool) -> exp.Select:
+    def digest(self) -> exp.Expr:
+        """A number over a row `m` of the contact model, of the columns that the conditions read."""
+        contact = self.catalog.contact
+        names = {*self.needs.contact_columns, *([contact.timezone] if self._zones and contact.timezone else [])}
+        columns: list[exp.Expr] = [
+            exp.column(exp.to_identifier(name, quoted=True), table="m") for name in sorted(names)
+        ]
+        if not columns:
+            return exp.cast(exp.Literal.number(0), "bigint")
+        # the hash has 64 bits without sign, and the column has a sign
+        hashed = exp.Anonymous(this="hash", expressions=columns)
+        return exp.cast(exp.Mod(this=hashed, expression=exp.Literal.number(_PRIME)), "bigint")
+
+    @cached_property
+    def _zones(self) -> list[str]:
+        return sorted({each.zone for each in self.audiences if each.condition.zone})
+
+    def _frame(self, *, own: bool, among: bool) -> exp.Select:
         needs = self.needs
         lookups = sorted(needs.lookups.items())
         sources = ["a", "b"] if own else ["a"]
@@ -145,32 +190,34 @@ class Group:
         columns = [_together(lookup, [exp.column(same[lookup.described], table=source) for source in sources]).as_(name)
                    for name, lookup in lookups]  # fmt: skip
         columns += [fact.tree.copy().as_(fact.column, quoted=True) for fact in needs.facts.values()]
-        rows = exp.select("f.*", *columns).from_("base AS f").with_("base", as_=self._contacts())
+        rows = exp.select("f.*", *columns).from_("base AS f").with_("base", as_=self._contacts(among=among))
         if not lookups:
             return rows
-        rows = rows.join("looked AS a", on="a.id = f.id", join_type="left").with_("looked", as_=self._looked(own=own))
+        looked = self._looked(own=own, among=among)
+        rows = rows.join("looked AS a", on="a.id = f.id", join_type="left").with_("looked", as_=looked)
         if own:
             rows = rows.join("beside AS b", on="b.contact_id = f.contact_id", join_type="left")
-            rows = rows.with_("beside", as_=self._beside())
+            rows = rows.with_("beside", as_=self._beside(among=among))
         return rows
 
-    def _contacts(self) -> exp.Select:
+    def _contacts(self, *, among: bool) -> exp.Select:
         contact, relation = self.catalog.contact, self.catalog.contact.relation
+        key = self._contact_key(relation, contact.id)
         columns: list[exp.Expr] = [
-            frames.text(relation, contact.id, "m").as_("contact_id"),
-            self._contact_key(relation, contact.id).as_("id"),
-        ]
+            frames.text(relation, contact.id, "m").as_("contact_id"), key.as_("id"), self.digest().as_("digest"),
+        ]  # fmt: skip
         columns += [
             frames.utc(relation, name, "m").as_(f"c_{name}", quoted=True) for name in sorted(self.needs.contact_columns)
         ]
-        zones = sorted({each.zone for each in self.audiences if each.condition.zone})
-        zoned = bool(zones) and contact.timezone is not None
-        for zone in zones:
+        zoned = bool(self._zones) and contact.timezone is not None
+        for zone in self._zones:
             default = wall_clock(tick_at(), exp.Literal.string(zone))
             wall = exp.Coalesce(this=exp.column("wall", table="z"), expressions=[default]) if zoned else default
             columns.append(wall.as_(_wall(zone), quoted=True))
         rows = exp.select(*columns).from_(relation_table(relation, "m"))
         rows = without_merged(rows, self.catalog, frames.text(relation, contact.id, "m"))
+        if among:
+            rows = rows.where(_changed(key))
         if zoned:  # some hundred zones are read on the wall clock once each, not once per contact
             walls = exp.select("name", wall_clock(tick_at(), exp.column("name")).as_("wall")).from_(frames.ZONES)
             name = exp.column(exp.to_identifier(str(contact.timezone), quoted=True), table="m")
@@ -190,14 +237,18 @@ class Group:
             )
         )
 
-    def _contact_key(self, relation: Relation, column: str) -> exp.Expr:
+    @cached_property
+    def _plain_keys(self) -> bool:
+        """Whether contacts and their events are joined by the ids as they stand there, not as text."""
         contact, events = self.catalog.contact, self.catalog.events
-        kinds = {_kind(contact.relation, contact.id), _kind(events.relation, events.contact)}
-        return _as_it_stands(relation, column, "m") if len(kinds) == 1 else frames.text(relation, column, "m")
+        return _kind(contact.relation, contact.id) == _kind(events.relation, events.contact)
+
+    def _contact_key(self, relation: Relation, column: str) -> exp.Expr:
+        return _as_it_stands(relation, column, "m") if self._plain_keys else frames.text(relation, column, "m")
 
     # ------------------------------------------------------------ events
 
-    def _looked(self, *, own: bool) -> exp.Select:
+    def _looked(self, *, own: bool, among: bool) -> exp.Select:
         """Per contact the aggregates over the model's events. Properties are read where they are asked for, in CASE."""
         events, relation = self.catalog.events, self.catalog.events.relation
         aggregates = [lookup.aggregate().transform(self._in_model).as_(name) for name, lookup in self._distinct]
@@ -210,6 +261,8 @@ class Group:
             same = exp.EQ(this=exp.column("from_id", table="g"), expression=key.copy())
             rows = rows.join(self._merges().subquery("g"), on=same, join_type="left")
         rows = rows.group_by(owner.copy())
+        if among:
+            rows = rows.where(_changed(owner))
         if len(self._bits) < WIDTH:
             known = exp.Is(this=exp.column(_NAME, table="m"), expression=exp.Null())
             rows = rows.where(exp.Not(this=known))
@@ -233,11 +286,11 @@ class Group:
 
     def _merges(self) -> exp.Select:
         """Who became part of whom, with ids as the models have them."""
-        events, contact = self.catalog.events, self.catalog.contact
-        plain = _kind(events.relation, events.contact) != _kind(contact.relation, contact.id)
+        contact = self.catalog.contact
         columns = [exp.column(name, table="g") for name in ("from_id", "into_id")]
         ids: list[exp.Expr] = [
-            each if plain else _as_model_id(each, contact.relation, contact.id).as_(each.name) for each in columns
+            _as_model_id(each, contact.relation, contact.id).as_(each.name) if self._plain_keys else each
+            for each in columns
         ]
         return exp.select(*ids).from_(exp.table_("contact_merges", db=self.catalog.state_schema, alias="g"))
 
@@ -288,12 +341,15 @@ class Group:
                 prop = name.removeprefix("p_")
                 return frames.model_property(self.catalog, prop, self.needs.properties.get(prop, "other"))
 
-    def _beside(self) -> exp.Select:
+    def _beside(self, *, among: bool) -> exp.Select:
         """Per contact the same aggregates over Penstock's own events, and over one of each that stands there twice."""
         needs = self.needs
         again = exp.select("r.event_id").from_(f"{REPEATED} AS r")
         repeated = exp.In(this=event("event_id"), query=exp.Subquery(this=again))
         rows = frames.event_rows(self.catalog, needs.properties, names=needs.events, unique=False)
+        if among:
+            some = exp.select("d.contact_id").from_(f"{CHANGED} AS d")
+            rows = rows.where(exp.In(this=event("contact_id"), query=exp.Subquery(this=some)))
         single = rows.where(exp.and_(
             exp.EQ(this=event("source"), expression=exp.Literal.string("penstock")), exp.Not(this=repeated)
         ))  # fmt: skip
@@ -303,13 +359,19 @@ class Group:
         aggregates = [lookup.aggregate().as_(name) for name, lookup in self._distinct]
         return exp.select(event("contact_id"), *aggregates).from_(both.subquery("e")).group_by(event("contact_id"))
 
-    def repeated(self) -> exp.Select:
-        """The statement that fills `REPEATED`: events that some condition counts and that stand there twice."""
+    def repeated(self, *, among: bool = False) -> exp.Select:
+        """The statement that fills `REPEATED`: events that some condition counts and that stand there twice.
+
+        `among`: which of them are of contacts of the table `CHANGED`, merged ones aside.
+        """
         events, relation = self.catalog.events, self.catalog.events.relation
         place = _as_it_stands(relation, events.id, "m")
+        counted = self._counted_events()
+        if among and self.catalog.contact.merges is None:
+            counted = exp.and_(counted, _changed(self._contact_key(relation, events.contact)))
         twice = exp.select(frames.text(relation, events.id, "m").as_("event_id")).from_(
             exp.select(place.as_(events.id, quoted=True)).from_(relation_table(relation, "m"))
-            .where(self._counted_events()).group_by(place.copy()).having("COUNT(*) > 1").subquery("m")
+            .where(counted).group_by(place.copy()).having("COUNT(*) > 1").subquery("m")
         )  # fmt: skip
         own = exp.table_("events", db=self.catalog.state_schema, alias="o")
         named = names_match(self.counted).transform(
@@ -324,6 +386,98 @@ class Group:
         found = exp.union(exp.union(twice, own_twice), in_both)
         known = exp.column("event_id", table="q")
         return exp.select(known, _as_model_id(known, relation, events.id).as_("id")).from_(found.subquery("q"))
+
+    def nothing_repeated(self) -> exp.Select:
+        """As `repeated`, where there is nothing to be found."""
+        none = exp.cast(exp.Literal.string(""), "text")
+        known = _as_model_id(none, self.catalog.events.relation, self.catalog.events.id)
+        return exp.select(none.copy().as_("event_id"), known.as_("id")).where(exp.false())
+
+    # ------------------------------------------------------------ who may have changed
+
+    def changed(self) -> exp.Select:
+        """Contacts whose membership may be another than at `$previous_at`, the tick before: `contact_id` and `id`.
+
+        They are compared with what stands in `audience_masks` under `$statement`; who is there and no contact any more
+        is among them.
+        """
+        found: list[exp.Select] = [self._other_rows(), *self._moved_clocks()]
+        if self.needs.events:
+            arrived = exp.select("a.contact_id").from_(f"{frames.ARRIVALS} AS a")
+            found.append(arrived.where(names_match(self.needs.events).transform(_of_arrivals)))
+        found += self._aged_events()
+        if any(each.moves.kept for each in self.audiences):
+            journal = exp.table_("journal", db=self.catalog.state_schema, alias="j")
+            before = exp.Sub(this=exp.Placeholder(this="tick"), expression=exp.Literal.number(1))
+            since = exp.GTE(this=exp.column("tick", table="j"), expression=before)
+            found.append(exp.select(exp.column("contact_id", table="j")).from_(journal).where(since))
+        united: exp.Query = found[0]
+        for each in found[1:]:
+            united = exp.union(united, each, distinct=False)
+        contact, known = self.catalog.contact, exp.column("contact_id", table="q")
+        key = _as_model_id(known, contact.relation, contact.id) if self._plain_keys else known.copy()
+        rows = exp.select(known, key.as_("id")).distinct().from_(united.subquery("q"))
+        return rows.where(exp.Not(this=exp.Is(this=known.copy(), expression=exp.Null())))
+
+    def _other_rows(self) -> exp.Select:
+        """New contacts, those with another row, and those that are gone."""
+        contact, relation = self.catalog.contact, self.catalog.contact.relation
+        name = frames.text(relation, contact.id, "m")
+        now = exp.select(name.as_("contact_id"), self.digest().as_("digest")).from_(relation_table(relation, "m"))
+        now = without_merged(now, self.catalog, name)
+        masks = exp.table_("audience_masks", db=self.catalog.state_schema, alias="k")
+        before = exp.select("k.contact_id", "k.digest").from_(masks).where(
+            exp.EQ(this=exp.column("statement", table="k"), expression=exp.Placeholder(this="statement"))
+        )  # fmt: skip
+        who = exp.Coalesce(this=exp.column("contact_id", table="n"), expressions=[exp.column("contact_id", table="o")])
+        other = exp.NullSafeNEQ(this=exp.column("digest", table="n"), expression=exp.column("digest", table="o"))
+        joined = exp.select(who.as_("contact_id")).from_(now.subquery("n")).join(
+            before.subquery("o"), on="o.contact_id = n.contact_id", join_type="full"
+        )  # fmt: skip
+        return joined.where(other)
+
+    def _aged_events(self) -> list[exp.Select]:
+        """Contacts with an event that reached, since the tick before, an age at which some condition moves."""
+        names: dict[float, set[str]] = {}
+        for edge in (edge for each in self.audiences for edge in each.moves.edges):
+            names.setdefault(edge.seconds, set()).update(edge.names)
+        found: list[exp.Select] = []
+        for age, some in sorted(names.items()):
+            # a second more on both sides: ages are fractions, and who is looked at in vain loses nothing
+            sides = [exp.Sub(this=moment, expression=seconds(age + margin))
+                     for moment, margin in ((_previous_at(), 1), (tick_at(), -1))]  # fmt: skip
+            rows = frames.event_rows(self.catalog, {}, names=some, unique=False)
+            between = exp.Between(this=event("event_time"), low=sides[0], high=sides[1])
+            found.append(exp.select("q.contact_id").from_(rows.where(between).subquery("q")))
+        return found
+
+    def _moved_clocks(self) -> list[exp.Select]:
+        """Contacts in zones where some part of a condition about the wall clock reads otherwise than before."""
+        contact, relation = self.catalog.contact, self.catalog.contact.relation
+        found: list[exp.Select] = []
+        for zone in self._zones:
+            parts = [part for each in self.audiences if each.zone == zone for part in each.moves.clocks]
+            zones = exp.select("i.name").from_(f"{frames.ZONES} AS i")
+            moved = [
+                exp.NullSafeNEQ(
+                    this=exp.paren(_clock(part, tick_at())), expression=exp.paren(_clock(part, _previous_at()))
+                )
+                for part in parts
+            ]
+            if not moved:
+                continue
+            default = exp.Literal.string(zone)
+            own: exp.Expr = default
+            rows = exp.select(frames.text(relation, contact.id, "m").as_("contact_id")).from_(
+                relation_table(relation, "m")
+            )
+            if contact.timezone is not None:
+                name = exp.column(exp.to_identifier(contact.timezone, quoted=True), table="m")
+                valid = exp.EQ(this=exp.column("name", table="z"), expression=name)
+                rows = rows.join(exp.table_(frames.ZONES, alias="z"), on=valid, join_type="left")
+                own = exp.Coalesce(this=exp.column("name", table="z"), expressions=[default])
+            found.append(rows.where(exp.In(this=own, query=exp.Subquery(this=zones.where(exp.or_(*moved))))))
+        return found
 
     def _counted_events(self) -> exp.Expr:
         """Those of the model's events that some condition counts: by name, as far back as it is counted."""
@@ -345,6 +499,29 @@ class Group:
                 some = exp.and_(some, exp.GTE(this=time.copy(), expression=edge))
             parts.append(some)
         return exp.and_(self._visible((), furthest), exp.or_(*parts))
+
+
+def _changed(key: exp.Expr) -> exp.Expr:
+    return exp.In(this=key.copy(), query=exp.Subquery(this=exp.select("d.id").from_(f"{CHANGED} AS d")))
+
+
+def _of_arrivals(node: exp.Expr) -> exp.Expr:
+    return exp.column(node.name, table="a") if isinstance(node, exp.Column) else node
+
+
+def _previous_at() -> exp.Expr:
+    return exp.cast(exp.Placeholder(this="previous_at"), "timestamp")
+
+
+def _clock(part: exp.Expr, moment: exp.Expr) -> exp.Expr:
+    """A part of a condition that only the wall clock decides, in the zone `i.name` at a moment."""
+
+    def read(node: exp.Expr) -> exp.Expr:
+        if node == tick_at():
+            return moment.copy()
+        return exp.column("name", table="i") if isinstance(node, exp.Column) else node
+
+    return part.transform(read)
 
 
 def _counting(needs: Needs) -> list[Lookup]:

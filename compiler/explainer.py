@@ -66,9 +66,15 @@ def _entry(plan: Plan) -> Iterator[Statement]:
     match plan.entry:
         case EventEntry(names, query):
             yield Statement("entry", f"candidates: events {', '.join(names)} that arrived", CANDIDATES, query)
-        case AudienceEntry(members):
-            yield Statement("entry", "members of the audience now; who was none at the tick before is a candidate",
-                            "tick_members", members)  # fmt: skip
+        case AudienceEntry(members, audience=audience):
+            purpose = "members of the audience now; who was none at the tick before is a candidate"
+            if audience is not None:
+                untold = audience.moves.untold
+                who = (
+                    f"for everybody in every tick, because {untold}" if untold else "for contacts that may have changed"
+                )
+                purpose += f"; evaluated together with other audiences, {who}"
+            yield Statement("entry", purpose, "tick_members", members)
         case ScheduleEntry(cron, zone, members):
             yield Statement("entry", f"whom the schedule {cron} ({zone or 'zone of the contact'}) concerns now",
                             "tick_members", members)  # fmt: skip

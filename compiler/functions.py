@@ -150,9 +150,7 @@ class Calls:
                 return Typed(value, "number")
             case "days_since":
                 self.clock = True
-                elapsed = exp.Sub(this=_epoch(tick_at()), expression=_epoch(value))
-                return Typed(exp.paren(exp.Div(this=exp.paren(elapsed), expression=exp.Literal.number("86400.0"))),
-                             "number")  # fmt: skip
+                return Typed(days_before(value), "number")
             case _:
                 return Typed(value, "timestamp")
 
@@ -551,6 +549,12 @@ def wall_clock(moment: exp.Expr, zone: exp.Expr) -> exp.Expr:
     """A UTC timestamp on the wall clock of a (valid) zone."""
     utc = exp.AtTimeZone(this=moment.copy(), zone=exp.Literal.string("UTC"))
     return exp.AtTimeZone(this=utc, zone=zone.copy())
+
+
+def days_before(moment: exp.Expr) -> exp.Expr:
+    """How many days before the tick a moment was."""
+    elapsed = exp.Sub(this=_epoch(tick_at()), expression=_epoch(moment))
+    return exp.paren(exp.Div(this=exp.paren(elapsed), expression=exp.Literal.number("86400.0")))
 
 
 def _epoch(moment: exp.Expr) -> exp.Expr:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from compiler.audience import REPEATED, Group, grouped
+import hashlib
+from datetime import datetime
+
+import pyarrow as pa
+
+from compiler.audience import CHANGED, REPEATED, Group
 from compiler.errors import PenstockError
-from compiler.plan import AudienceEntry
 from flows.engine.deployment import Deployed
-from flows.engine.guard import too_few_remain, too_many_enter
+from flows.engine.guard import SMALL_AUDIENCE, too_few_remain, too_many_enter
 from flows.engine.work import Work
+from flows.journal.tables import stage
 
 
 class AudiencesFailed(Exception):
@@ -19,52 +24,140 @@ class AudiencesFailed(Exception):
         self.error = error
 
 
-def find_edges(work: Work, started: frozenset[str], *, apart: bool = False) -> int:
-    """Evaluate audience triggers and update `audience_members`; fills `tick_edges` and gives the number of edges.
+def find_edges(
+    work: Work, started: frozenset[str], *, apart: bool = False, previous: datetime | None = None,
+    evaluated: frozenset[str] = frozenset(),
+) -> tuple[int, frozenset[str]]:  # fmt: skip
+    """Evaluate audience triggers and update `audience_members`; fills `tick_edges`.
 
     Args:
         work: the tick.
         started: workflows that were evaluated before.
         apart: evaluate each in a statement of its own, to learn which of them fails.
+        previous: the time of the tick before.
+        evaluated: statements that the tick before evaluated, so that those of which it can be told need to be evaluated
+            only for the contacts that may have changed.
+
+    Returns:
+        The number of edges, and the statements whose results stand in `audience_masks` now.
 
     Raises:
         AudiencesFailed: a statement failed, and the transaction with it.
     """
     work.run("CREATE OR REPLACE TEMP TABLE tick_edges (workflow TEXT, contact_id TEXT, edge BIGINT)")
-    triggers = {
-        deployed.name: (deployed, entry.audience)
-        for deployed in work.deployment.workflows.values()
-        if deployed.admitting is not None
-        and isinstance(entry := deployed.admitting.entry, AudienceEntry) and entry.audience is not None
-    }  # fmt: skip
-    catalog, audiences = work.deployment.catalog, [audience for _, audience in triggers.values()]
-    found = 0
-    for group in [Group((each,), catalog) for each in audiences] if apart else grouped(audiences, catalog):
+    deployment = work.deployment
+    groups = deployment.audience_groups
+    if apart:
+        groups = tuple(Group((each,), deployment.catalog) for group in groups for each in group.audiences)
+    found, statements = 0, frozenset[str]()
+    for group in groups:
+        evaluation = _Evaluation(work, group, started)
         names = tuple(audience.name for audience in group.audiences)
         try:
-            masks(work, group, [f"{name}:{triggers[name][0].current}" for name in names])
-            for place, name in enumerate(names):
-                found += _edges(work, triggers[name][0], 1 << place, first=name not in started)
+            if evaluation.statement in evaluated and previous is not None and not work.counts.get("merged"):
+                found += evaluation.again(previous)
+            else:
+                found += evaluation.first()
         except PenstockError as error:
             raise AudiencesFailed(names, error) from error
-    return found
+        statements |= {evaluation.statement}
+    if statements - evaluated or evaluated - statements:
+        work.run(_NO_LONGER_ASKED, statements=sorted(statements))
+    return found, statements
 
 
-def masks(work: Work, group: Group, key: list[str]) -> None:
-    """Make `tick_masks` of a group."""
+class _Evaluation:
+    """The evaluation of one group of audience triggers in one tick."""
+
+    def __init__(self, work: Work, group: Group, started: frozenset[str]) -> None:
+        self.work = work
+        self.group = group
+        self.started = started
+        self.triggers = {
+            audience.name: work.deployment.workflows[audience.name] for audience in group.audiences
+        }  # fmt: skip
+        self.key = [f"{name}:{deployed.current}" for name, deployed in self.triggers.items()]
+        text = work.texts.text(("audiences", *self.key), lambda: group.masks(own=True), work.warehouse)
+        self.statement = hashlib.md5("|".join((*self.key, text)).encode(), usedforsecurity=False).hexdigest()
+
+    def first(self) -> int:
+        """Evaluate for everybody, whatever was known."""
+        work, found = self.work, 0
+        masks(work, self.group, self.key)
+        for place, (name, deployed) in enumerate(self.triggers.items()):
+            work.run(_MEMBERS, bit=1 << place)
+            found += _edges(work, deployed, first=name not in self.started)
+        work.run(_FORGET_ALL, statement=self.statement)
+        work.run(_KEEP_ALL, statement=self.statement)
+        return found
+
+    def again(self, previous: datetime) -> int:
+        """Evaluate for those who may have changed since the tick before; everybody where that cannot be told."""
+        work, group, held = self.work, self.group, self.work.holding.before
+        known = {"statement": self.statement, "previous_at": previous}
+        if group.told:
+            some = work.make(CHANGED, group.changed, *self.key, parameters=known)
+            if some:
+                masks(work, group, self.key, among=True)
+        else:
+            masks(work, group, self.key)
+            some = work.run(_DIFFERING, **known)
+        flips = work.run(_FLIPS, **known) if some else 0
+        if some:
+            work.run(_FORGET, **known)
+            work.run(_KEEP, **known)
+        moved = self._moved() if flips else {}
+        closely = {name for name, leaving in moved.items() if work.deployment.guard and leaving >= SMALL_AUDIENCE // 2}
+        closely |= {name for name in self.triggers if name in held}
+        found = self._flip([name for name in moved if name not in closely])
+        for place, (name, deployed) in enumerate(self.triggers.items()):
+            if name in closely:
+                work.run(_KEPT_MEMBERS, bit=1 << place, **known)
+                found += _edges(work, deployed, first=False)
+        return found
+
+    def _moved(self) -> dict[str, int]:
+        """The workflows whose audience somebody entered or left -> how many left."""
+        bits = {name: 1 << place for place, name in enumerate(self.triggers)}
+        stage(self.work.warehouse, "tick_bits", pa.table(
+            {"name": list(bits), "bit": list(bits.values())}, pa.schema([("name", pa.string()), ("bit", pa.int64())])
+        ))  # fmt: skip
+        return {row["name"]: row["leaving"] for row in self.work.rows(_MOVED)}
+
+    def _flip(self, names: list[str]) -> int:
+        """Enter and leave by what flipped alone."""
+        work = self.work
+        if not names:
+            return 0
+        work.run(_LEFT_BY_FLIP, names=names)
+        edges = work.run(_EDGES_BY_FLIP, names=names)
+        if not edges:
+            return 0
+        for row in work.rows(_EDGES_OF, names=names):
+            plan = self.triggers[row["workflow"]].admitting
+            if plan is not None and too_many_enter(work, plan, row["edges"]):
+                edges -= work.run(_NO_EDGES, workflow=plan.workflow)
+        work.run(_BACK_BY_FLIP, names=names)
+        work.run(_NEW_BY_FLIP, names=names)
+        return edges
+
+
+def masks(work: Work, group: Group, key: list[str], *, among: bool = False) -> None:
+    """Make `tick_masks` of a group; `among`: of the contacts in `tick_changed`."""
     names = sorted(group.needs.events)
     merges = work.deployment.catalog.contact.merges is not None
     own = bool(names) and bool(work.rows(_OWN, names=names, merges=merges)[0]["found"])
-    if group.counted and work.make(REPEATED, group.repeated, *key):
+    which = "among" if among else "all"
+    if group.counted and work.make(REPEATED, lambda: group.repeated(among=among), which, *key):
         own = True
     elif own:
-        work.run(_NOTHING_TWICE)
-    work.make("tick_masks", lambda: group.masks(own=own), "own" if own else "model", *key)
+        work.make(REPEATED, group.nothing_repeated)
+    work.make("tick_masks", lambda: group.masks(own=own, among=among), which, "own" if own else "model", *key)
 
 
-def _edges(work: Work, deployed: Deployed, bit: int, *, first: bool) -> int:
+def _edges(work: Work, deployed: Deployed, *, first: bool) -> int:
+    """Compare the members, who are in `tick_members`, with who was one."""
     plan = deployed.admitting
-    work.run(_MEMBERS, bit=bit)
     if first and plan is not None and plan.rules.backfill == 0:
         work.run(_BASELINE, workflow=deployed.name)
         return 0
@@ -85,7 +178,6 @@ _OWN = """
     SELECT EXISTS (SELECT 1 FROM events AS o WHERE list_contains($names, o.name))
         OR $merges AND EXISTS (SELECT 1 FROM contact_merges) AS found
 """
-_NOTHING_TWICE = "CREATE OR REPLACE TEMP TABLE tick_repeated_ids AS SELECT 'x' AS event_id, NULL AS id WHERE FALSE"
 _MEMBERS = """
     CREATE OR REPLACE TEMP TABLE tick_members AS
     SELECT m.contact_id FROM tick_masks AS m WHERE (m.mask & CAST($bit AS BIGINT)) <> 0
@@ -115,4 +207,70 @@ _NEW_MEMBERS = """
     SELECT $workflow, g.contact_id, TRUE, $tick_at, g.edge, NULL FROM tick_edges AS g
     WHERE g.workflow = $workflow
         AND g.contact_id NOT IN (SELECT contact_id FROM audience_members WHERE name = $workflow)
+"""
+_NO_LONGER_ASKED = "DELETE FROM audience_masks WHERE NOT list_contains($statements, statement)"
+_FORGET_ALL = "DELETE FROM audience_masks WHERE statement = $statement"
+_KEEP_ALL = "INSERT INTO audience_masks SELECT $statement, m.contact_id, m.mask, m.digest FROM tick_masks AS m"
+_DIFFERING = """
+    CREATE OR REPLACE TEMP TABLE tick_changed AS
+    SELECT coalesce(m.contact_id, k.contact_id) AS contact_id
+    FROM tick_masks AS m FULL JOIN (
+        SELECT a.contact_id, a.mask FROM audience_masks AS a WHERE a.statement = $statement
+    ) AS k ON k.contact_id = m.contact_id
+    WHERE m.mask IS DISTINCT FROM k.mask
+"""
+_FLIPS = """
+    CREATE OR REPLACE TEMP TABLE tick_flips AS
+    SELECT c.contact_id, coalesce(m.mask, 0) AS mask, k.mask AS before
+    FROM tick_changed AS c LEFT JOIN tick_masks AS m ON m.contact_id = c.contact_id
+    LEFT JOIN audience_masks AS k ON k.statement = $statement AND k.contact_id = c.contact_id
+    WHERE k.mask IS DISTINCT FROM coalesce(m.mask, 0)
+"""
+_FORGET = """
+    DELETE FROM audience_masks
+    WHERE statement = $statement AND contact_id IN (SELECT c.contact_id FROM tick_changed AS c)
+"""
+_KEEP = """
+    INSERT INTO audience_masks
+    SELECT $statement, m.contact_id, m.mask, m.digest FROM tick_masks AS m
+    WHERE m.contact_id IN (SELECT c.contact_id FROM tick_changed AS c)
+"""
+_KEPT_MEMBERS = """
+    CREATE OR REPLACE TEMP TABLE tick_members AS
+    SELECT m.contact_id FROM audience_masks AS m
+    WHERE m.statement = $statement AND (m.mask & CAST($bit AS BIGINT)) <> 0
+"""
+# Of a contact that is new to `audience_masks` it is not known what it was before: both ways are looked at.
+_LEFT_BY_MASK = "(f.mask & b.bit) = 0 AND (f.before IS NULL OR (f.before & b.bit) <> 0)"
+_ENTERED_BY_MASK = "(f.mask & b.bit) <> 0 AND (f.before IS NULL OR (f.before & b.bit) = 0)"
+_MOVED = (
+    "SELECT b.name, count(CASE WHEN " + _LEFT_BY_MASK + " THEN 1 END) AS leaving FROM tick_flips AS f "
+    "JOIN tick_bits AS b ON (" + _LEFT_BY_MASK + ") OR (" + _ENTERED_BY_MASK + ") GROUP BY b.name ORDER BY b.name"
+)
+_LEFT_BY_FLIP = (
+    "UPDATE audience_members SET member = FALSE, since = $tick_at WHERE member AND EXISTS ("
+    "SELECT 1 FROM tick_flips AS f JOIN tick_bits AS b ON " + _LEFT_BY_MASK + " WHERE list_contains($names, b.name) "
+    "AND b.name = audience_members.name AND f.contact_id = audience_members.contact_id)"
+)
+_EDGES_BY_FLIP = (
+    "INSERT INTO tick_edges SELECT b.name, f.contact_id, coalesce(a.edge, 0) + 1 FROM tick_flips AS f "
+    "JOIN tick_bits AS b ON " + _ENTERED_BY_MASK + " "
+    "LEFT JOIN audience_members AS a ON a.name = b.name AND a.contact_id = f.contact_id "
+    "WHERE list_contains($names, b.name) AND NOT coalesce(a.member, FALSE)"
+)
+_EDGES_OF = """
+    SELECT workflow, count(*) AS edges FROM tick_edges WHERE list_contains($names, workflow)
+    GROUP BY workflow ORDER BY workflow
+"""
+_BACK_BY_FLIP = """
+    UPDATE audience_members SET member = TRUE, since = $tick_at, edge = g.edge FROM tick_edges AS g
+    WHERE list_contains($names, g.workflow) AND audience_members.name = g.workflow
+        AND audience_members.contact_id = g.contact_id
+"""
+_NEW_BY_FLIP = """
+    INSERT INTO audience_members
+    SELECT g.workflow, g.contact_id, TRUE, $tick_at, g.edge, NULL FROM tick_edges AS g
+    WHERE list_contains($names, g.workflow) AND NOT EXISTS (
+        SELECT 1 FROM audience_members AS a WHERE a.name = g.workflow AND a.contact_id = g.contact_id
+    )
 """

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from sqlglot import exp
 
 from compiler import frames
+from compiler.audience import Group, grouped
 from compiler.catalog import Catalog
-from compiler.plan import EventEntry, Plan
+from compiler.plan import AudienceEntry, EventEntry, Plan
 from flows.engine.holding import Guard
 
 BEGINNING = datetime(1, 1, 1)
@@ -76,6 +78,13 @@ class Deployment:
         """All plans, in the order in which they advance: priority, then name, then version."""
         found = [plan for deployed in self.workflows.values() for plan in deployed.plans.values()]
         return tuple(sorted(found, key=lambda plan: (-plan.priority, plan.workflow, plan.version)))
+
+    @cached_property
+    def audience_groups(self) -> tuple[Group, ...]:
+        """The audience triggers of the plans that admit, as they are evaluated together."""
+        entries = [deployed.admitting.entry for deployed in self.workflows.values() if deployed.admitting is not None]
+        audiences = [entry.audience for entry in entries if isinstance(entry, AudienceEntry)]
+        return grouped((each for each in audiences if each is not None), self.catalog)
 
     def contact_rows(self, channels: Collection[str]) -> exp.Select:
         """Every contact with all columns that some plan reads, and what forbids a message on the channels."""

@@ -72,8 +72,10 @@ class WorkflowFailed(Exception):
 class Evaluator:
     """Evaluates ticks of one deployment; keeps generated SQL between ticks."""
 
-    def __init__(self, deployment: Deployment, clock: Clock) -> None:
+    def __init__(self, deployment: Deployment, clock: Clock, *, incremental: bool = True) -> None:
+        """`incremental`: evaluate audiences only for contacts that may have changed, where that can be told."""
         self.deployment = deployment
+        self._incremental = incremental
         self._clock = clock
         self._texts = Texts()
         self._key: str | None = None
@@ -142,6 +144,8 @@ class Evaluator:
         tick_at = max(now, last[0]["tick_at"]) if last else now
         number = last[0]["tick"] + 1 if last else 1
         before = Watermarks.of(json.loads(last[0]["watermarks"]) if last and last[0]["watermarks"] else None)
+        if not self._incremental:
+            before = replace(before, audiences=frozenset())
         deployment = _without(self.deployment, aside)
         work = Work(warehouse, deployment, self._texts, number, tick_at, address_key)
         work.holding.before = before.guarded
@@ -191,7 +195,9 @@ class _Tick:
         after, arrived = collect(work, self.before, self.pending)
         self.arrived = frozenset(arrived)
         work.count("arrivals", sum(arrived.values()))
-        edges = find_edges(work, started, apart=self.apart)
+        edges, statements = find_edges(
+            work, started, apart=self.apart, previous=self.previous, evaluated=self.before.audiences
+        )
         occurred = self._occurred()
         row_tables = [
             table for deployed in work.deployment.workflows.values()
@@ -201,7 +207,7 @@ class _Tick:
             if deployed.migrations:
                 self._guarded(deployed.name, lambda d=deployed: migrate_enrollments(work, d))
         due = self._due()
-        after = replace(after, zones=self._zones(), held=held)
+        after = replace(after, zones=self._zones(), held=held, audiences=statements)
         self.rezoned |= _released(work, self.before.held - held)
         self.door = Door(self.arrived, started, occurred, held, who_waits(work, held), who_was_asked(work))
         watching = any(plan.exits is not None and plan.watches_state for plan in work.deployment.plans)

@@ -244,7 +244,8 @@ def _anonymous(sql: _Sql, node: exp.Anonymous) -> str:
         case "json_object":
             return str(sql.func("JSONB_BUILD_OBJECT", *arguments))
         case "hash":
-            return f"HASHTEXTEXTENDED({sql.sql(exp.cast(arguments[0], 'text'))}, 0)"
+            row = sql.func("ROW", *arguments)  # of NULLs too it is a text
+            return f"HASHTEXTEXTENDED(CAST({row} AS TEXT), 0)"
         case "struct_extract":
             return _typed_key(sql, *arguments)
         case "utc_instant" | "json_merge_patch":

@@ -11,7 +11,7 @@ from uuid import uuid4
 from sqlglot import exp
 
 from compiler.errors import StateError
-from flows.journal.migrations import m0001_state_tables, m0002_whole_language, m0003_in_flight
+from flows.journal.migrations import m0001_state_tables, m0002_whole_language, m0003_in_flight, m0004_audience_masks
 from flows.journal.tables import StateTables
 from flows.warehouse.base import Warehouse
 
@@ -29,6 +29,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "state_tables", m0001_state_tables.up),
     Migration(2, "whole_language", m0002_whole_language.up),
     Migration(3, "in_flight", m0003_in_flight.up),
+    Migration(4, "audience_masks", m0004_audience_masks.up),
 )
 
 SCHEMA_VERSION = MIGRATIONS[-1].number

@@ -7,7 +7,7 @@
 --   steps.0.if: contact.person_id in (select a.person_id from ref('activity') as a where a.activity = 'page_seen')
 
 -- 1 · entry
--- members of the audience now; who was none at the tick before is a candidate
+-- members of the audience now; who was none at the tick before is a candidate; evaluated together with other audiences, for contacts that may have changed
 create or replace temp table tick_members as
 SELECT
   f.contact_id
