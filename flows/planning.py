@@ -71,9 +71,13 @@ def planned(runner: Runner, *, ahead: bool = False, in_flight: InFlight = "pin")
         ahead_of = forecast(warehouse, project, catalog, runner.clock, in_flight) if ahead else None
         if read_meta(warehouse, project.state_schema) is None:
             names = sorted(project.definitions.workflows)
-            new = tuple(WorkflowChange(Change("workflow", name, 1, "published"), None, None) for name in names)
-            templates = tuple(Change("template", name, None, "published") for name in project.definitions.templates)
-            return Planned(new, (Change("config", "penstock.yaml", 1, "published"), *templates), 0, ahead_of)
+            new = tuple(
+                WorkflowChange(Change("workflow", name, 1, "published", new=True), None, None) for name in names
+            )
+            templates = tuple(
+                Change("template", name, None, "published", new=True) for name in project.definitions.templates
+            )
+            return Planned(new, (Change("config", "penstock.yaml", 1, "published", new=True), *templates), 0, ahead_of)
         published = load_published(warehouse, project.state_schema)
         changes = rehearse(warehouse, project.state_schema, project, runner.clock)
         workflows = compared(warehouse, published, changes, project.definitions.workflows)

@@ -62,12 +62,13 @@ InFlight = Literal["pin", "migrate"]
 
 @dataclass(frozen=True)
 class Change:
-    """Something that a publication wrote; `version` is None for templates."""
+    """Something that a publication wrote; `version` is None for templates, `new` what was not there before."""
 
     kind: Literal["workflow", "template", "config"]
     name: str
     version: int | None
     action: Literal["published", "retired"]
+    new: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def _publish_workflows(
             "in_flight": in_flight if last is not None and in_flight == "migrate" else None,
         }  # fmt: skip
         _insert(warehouse, state, "workflow_versions", row)
-        yield Change("workflow", name, version, "published")
+        yield Change("workflow", name, version, "published", new=last is None)
     for name, last in sorted(known.items()):
         if name not in project.definitions.workflows and last["retired_at"] is None:
             gone = {"now": now, "workflow": name, "version": last["version"]}
@@ -253,7 +254,7 @@ def _publish_templates(warehouse: Warehouse, state: StateTables, project: Projec
             source = json.dumps(project.template_sources[name], ensure_ascii=False, sort_keys=True)
             row = {"name": name, "hash": template.digest, "source": source, "published_at": moment}
             _insert(warehouse, state, "templates", row)
-        yield Change("template", name, None, "published")
+        yield Change("template", name, None, "published", new=name not in newest)
 
 
 def _publish_config(
@@ -268,7 +269,7 @@ def _publish_config(
     _insert(
         warehouse, state, "config_versions", {"version": version, "hash": digest, "config": text, "published_at": now}
     )
-    yield Change("config", "penstock.yaml", version, "published")
+    yield Change("config", "penstock.yaml", version, "published", new=last is None)
 
 
 def _config(warehouse: Warehouse, project: Project) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def as_data(change: Change) -> dict[str, object]:
 
 def described(change: Change) -> str:
     """A change as one line."""
-    sign = "-" if change.action == "retired" else "+"
+    sign = "-" if change.action == "retired" else "+" if change.new else "~"
     version = f" v{change.version}" if change.version is not None else ""
     return f"{sign} {change.kind} {change.name}{version} {change.action}"
 

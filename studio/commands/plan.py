@@ -61,7 +61,7 @@ def _lines(project: Project, found: Planned) -> Iterator[str]:
     for item in found.workflows:
         yield from _workflow(item)
     for change in found.others:
-        yield f"~ {change.kind} {change.name}"
+        yield f"{'+' if change.new else '~'} {change.kind} {change.name}"
     yield f"= {found.unchanged} unchanged" if found.any else "nothing would change"
     if found.forecast is not None:
         yield ""
