@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
+from sqlglot import exp
+
 from compiler.catalog import Catalog
+from compiler.condition import relation_table
 from compiler.errors import DefinitionError, ProjectError, nearest
+from compiler.frames import timestamp
 from compiler.parser import canonical, from_canonical, parse_workflow
 from compiler.plan import Plan
 from compiler.planner import Settings, plan
@@ -138,6 +142,7 @@ def backtest(
         if against is not None:
             versions.append(_other(live, project, workflow, against))
         copies = [sides.copy(live, each) for _, each in versions]
+        newest = _newest_event(live, sides.catalog)
     size = _size(copies[0], sides.catalog)
     found: list[Version] = []
     for (name, each), history in zip(versions, copies, strict=True):
@@ -145,7 +150,7 @@ def backtest(
             found.append(sides.run(name, each, history, progress, log=log))
     other = found[1] if len(found) > 1 else None
     comparison = compare(other.people, found[0].people) if other is not None else None
-    return Backtested(workflow, period, *size, found[0], other, comparison, tuple(_notes(sides, definition)))
+    return Backtested(workflow, period, *size, found[0], other, comparison, tuple(_notes(sides, definition, newest)))
 
 
 def _period(since: timedelta | datetime, end: datetime, every: timedelta) -> Period:
@@ -226,9 +231,19 @@ def _git(project: Project, *arguments: str) -> str:
     return done.stdout
 
 
-def _notes(sides: _Sides, definition: Workflow) -> Iterator[str]:
+def _newest_event(live: Warehouse, catalog: Catalog) -> datetime | None:
+    events = catalog.events
+    newest = exp.Max(this=timestamp(events.relation, events.time, "m")).as_("newest")
+    found: datetime | None = live.rows(exp.select(newest).from_(relation_table(events.relation, "m")))[0]["newest"]
+    return found
+
+
+def _notes(sides: _Sides, definition: Workflow, newest: datetime | None) -> Iterator[str]:
     """What the past in the warehouse does not tell."""
     text = canonical(definition)
+    if newest is None or newest < sides.period.start:
+        last = "there is no event at all" if newest is None else f"the last one is of {newest:%Y-%m-%d %H:%M}"
+        yield f"no event lies in the period: {last}; --until names another end"
     yield "contact columns are as they are now, at every instant"
     if any(word in text for word in ("opened(", "clicked(", "replied(", "delivered(", "bounced(")):
         yield "nobody opens or clicks what was never really sent: only what the log of the target knows is there"

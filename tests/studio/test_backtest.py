@@ -84,6 +84,11 @@ def test_two_versions_person_by_person(project: Path, capsys: pytest.CaptureFixt
     assert found["differing"] == {"only in the old one": {"contacts": 1, "sample": ["p1"]}}
 
 
+def test_a_period_without_events_says_when_the_last_one_was(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note = told(capsys, "thanks", "--since", "3d", "--until", "2026-05-03T00:00Z")["notes"][0]
+    assert note == "no event lies in the period: the last one is of 2026-03-01 10:00; --until names another end"
+
+
 def test_as_text(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["backtest", "thanks", *PERIOD]) == 0
     text = capsys.readouterr().out
