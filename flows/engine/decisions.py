@@ -118,8 +118,8 @@ _JOURNAL = """
         SELECT $seq + m.nth * $per + 2 * m.ordinal + 1, m.enrollment_id, m.contact_id, m.key,
             CASE WHEN m.exit IS NULL THEN m.position END, CASE WHEN m.exit IS NULL THEN 'rest' ELSE 'exit' END, NULL,
             m.exit, CASE WHEN m.exit IS NULL THEN m.logical_at END, NULL,
-            CASE WHEN m.exit IS NULL AND m.visits IS NOT NULL
-                THEN json_object('steps', m.steps, 'visits', m.visits) END
+            CASE WHEN m.exit IS NULL AND coalesce(m.steps, m.arms, m.visits) IS NOT NULL
+                THEN json_object('steps', m.steps, 'arms', m.arms, 'visits', m.visits) END
         FROM tick_moves AS m WHERE m.moved OR m.exit IS NOT NULL
     ) AS d
 """

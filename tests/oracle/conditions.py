@@ -1,7 +1,7 @@
 """Conditions as trees: written to SQL text by `text`, read back by `parse` (sql.py), evaluated by `Evaluation`."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 
@@ -127,6 +127,10 @@ def _literal(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, datetime):
         return f"timestamp '{value:%Y-%m-%d %H:%M:%S}'"
+    if isinstance(value, date):
+        return f"date '{value}'"
+    if isinstance(value, timedelta):
+        return f"interval '{value // timedelta(minutes=1)} minutes'"
     if isinstance(value, str):
         quote = chr(39)
         return quote + value.replace(quote, quote * 2) + quote

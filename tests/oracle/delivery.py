@@ -7,7 +7,7 @@ from datetime import timedelta
 from tests.oracle.enrollment import Enrollment, Intent
 from tests.oracle.log import STEPS, Log
 from tests.oracle.messages import Messages
-from tests.oracle.workflow import MESSAGES, expired
+from tests.oracle.workflow import expired
 from tests.oracle.world import World
 
 PAUSES = (timedelta(minutes=5), timedelta(minutes=10))
@@ -27,6 +27,8 @@ class Delivery:
     def deliver(self) -> None:
         """Claims whatever may be claimed, in the order of each enrollment."""
         for enrollment in self.world.enrollments:
+            if enrollment.workflow.name in self.world.paused:
+                continue
             for intent in enrollment.intents:
                 if intent.state == "open":
                     self._claim(enrollment, intent)
@@ -65,7 +67,7 @@ class Delivery:
             return reason
         if expired(intent.node.step, self.world.tick, intent.due):
             return "too_late"
-        return self.messages.suppressed(enrollment, intent.node) if intent.node.kind in MESSAGES else None
+        return self.messages.suppressed(enrollment, intent.node, intent.channel) if intent.channel else None
 
     def _row(self, enrollment: Enrollment, intent: Intent, outcome: str) -> None:
         what = f"{intent.node.kind}:{intent.node.what()} {outcome}"

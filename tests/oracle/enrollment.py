@@ -15,6 +15,7 @@ class Intent:
     due: datetime
     decided: datetime
     place: int
+    channel: str = ""
     state: str = "open"  # then sent, skipped, failed
     attempts: int = 0
     not_before: datetime = datetime.min
@@ -43,6 +44,10 @@ class Enrollment:
     facts: dict[str, list[tuple[datetime, dict[str, Any]]]] = field(default_factory=dict)
     arms: dict[str, str] = field(default_factory=dict)
     jumps: dict[str, int] = field(default_factory=dict)
+    passed: set[str] = field(default_factory=set)
+    """Actions and splits that it has passed since the last jump to before them."""
+    done: set[str] = field(default_factory=set)
+    """Those of them that it had passed before a migration."""
 
     def place(self) -> int:
         """The next place along the path, for the order of rows."""

@@ -139,6 +139,8 @@ class Evaluation:
             return self.entry.get(path[1])
         if path[0] == "event" and self.event is not None:
             return self.event.column(path[1])
+        if path == ("goal", "met") and self.enrollment is not None:
+            return any(self.true(goal) for goal in self.enrollment.workflow.goals)
         if path[0] == "steps" and self.enrollment is not None:
             return self.enrollment.fact(path[1], path[2], self.world.tick)
         raise Unsupported(".".join(path))
@@ -181,6 +183,8 @@ class Evaluation:
                 return next((v for v in map(self.value, call.arguments) if v is not None), None)
             case "failed":
                 return self.enrollment.fact(words[0], "status", world.tick) == "failed"
+            case "in_campaign":
+                return (self.contact, words[0]) in world.campaigns
             case "in_workflow" | "was_in_workflow" | "position_in":
                 return self._workflow(name, words[0])
         raise Unsupported(name)
@@ -192,7 +196,8 @@ class Evaluation:
             return bool(mine)
         if function == "in_workflow":
             return bool(active)
-        return active[-1].node.id if active else None
+        latest = max(active, key=lambda each: each.entered, default=None)
+        return latest.node.id if latest is not None else None
 
     def _sum(self, call: Call) -> Any:
         short = Call("did", (call.arguments[0], *call.arguments[2:]), call.options)

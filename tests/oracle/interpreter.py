@@ -9,14 +9,14 @@ from tests.oracle.conditions import Both, Unsupported
 from tests.oracle.delivery import Delivery
 from tests.oracle.enrollment import Enrollment, Intent
 from tests.oracle.evaluation import Evaluation, bucket, midnight, read_as
-from tests.oracle.log import EXITS, EXITS_AGAIN, STEPS, Log
+from tests.oracle.log import EXITS, EXITS_AGAIN, MOVES, STEPS, Log
 from tests.oracle.messages import Messages
 from tests.oracle.sql import parse
-from tests.oracle.workflow import ACTIONS, MESSAGES, OUTWARD, Workflow, expired
+from tests.oracle.workflow import ACTIONS, MESSAGES, OUTWARD, Node, Workflow, expired
 from tests.oracle.world import World
 
-KNOWN = set("id title config contacts events models changes scores workflows publish destination templates".split())
-KNOWN |= {"ticks", "expect"}
+KNOWN = set("id title config contacts events models changes scores workflows publish control".split())
+KNOWN |= set("destination templates ticks expect".split())
 
 
 class Interpreter:
@@ -39,14 +39,17 @@ class Interpreter:
             activated = moment(document["activated"]) if "activated" in document else datetime.min
             self._add(Workflow(document, self.config, None, activated))
         for row in sorted(case.get("publish", []), key=lambda row: moment(row["at"])):
-            if row.get("in_flight", "pin") != "pin" or row.get("redirect"):
-                raise Unsupported("migrate")
             at = moment(row["at"])
             known = self.versions.get(row["workflow"]["workflow"])
-            self._add(Workflow(row["workflow"], self.config, at, known[0].activation if known else at))
+            workflow = Workflow(row["workflow"], self.config, at, known[0].activation if known else at)
+            if row.get("in_flight", "pin") == "migrate":
+                workflow.redirect = {str(old): str(new) for old, new in row.get("redirect", {}).items()}
+            self._add(workflow)
         self.log = Log(prefixed=len(self.versions) > 1)
         self.admission = Admission(self.world, self.log)
         self.messages = Messages(self.world)
+        steps = [node.step for each in self.versions.values() for workflow in each for node in workflow.nodes.values()]
+        self.world.counted = frozenset(name for step in steps for name in step.get("score", ()))
         self.delivery = Delivery(self.world, self.log, self.messages, self.met)
 
     def _add(self, workflow: Workflow) -> None:
@@ -63,16 +66,36 @@ class Interpreter:
         world = self.world
         world.show(tick)
         self.log.tick = tick
+        world.controlled(self.versions)
         current = []
         for versions in self.versions.values():
             live = [each for each in versions if each.published is None or each.published <= tick]
             current += live[-1:]
+            for workflow in live[1:]:
+                self._migrate(workflow)
         self._exits(EXITS)
         for workflow in current:
             self.admission.admit(workflow)
         self._exits(EXITS_AGAIN)
         self._advance()
         self.delivery.deliver()
+
+    def _migrate(self, workflow: Workflow) -> None:
+        """Moves who is in flight in an earlier version, by the ids of the steps."""
+        versions = self.versions[workflow.name]
+        if workflow.redirect is None:
+            return
+        for enrollment in self.world.enrollments:
+            earlier = enrollment.workflow in versions[: versions.index(workflow)]
+            if not (earlier and enrollment.active and enrollment.node):
+                continue
+            place = enrollment.node.id
+            place = place if place in workflow.nodes else workflow.redirect.get(place, place)
+            if place not in workflow.nodes:
+                self._leave(enrollment, "step_removed", MOVES)
+                continue
+            enrollment.done = set(enrollment.passed)
+            enrollment.workflow, enrollment.node = workflow, workflow.nodes[place]
 
     # -- goals and exits
 
@@ -110,8 +133,9 @@ class Interpreter:
 
     def _advance(self) -> None:
         """Everybody as far as possible, by (priority desc, due, workflow, contact)."""
-        for enrollment in sorted((each for each in self.world.enrollments if each.active), key=self._turn):
-            while self._step(enrollment):
+        free = [each for each in self.world.enrollments if each.workflow.name not in self.world.paused]
+        for enrollment in sorted((each for each in free if each.active), key=self._turn):
+            while enrollment.active and self._step(enrollment):
                 pass
 
     def _turn(self, enrollment: Enrollment) -> tuple[Any, ...]:
@@ -228,6 +252,8 @@ class Interpreter:
         node = enrollment.node
         assert node is not None
         share = 100 * bucket(node.step.get("salt") or f"{enrollment.workflow.name}:{node.id}", enrollment.contact)
+        if node.id in enrollment.done and enrollment.arms.get(node.id) in node.arms:
+            return self._pass(enrollment, enrollment.arms[node.id])
         total, chosen = 0.0, list(node.step["split"])[-1]
         for arm, weight in node.step["split"].items():
             total += weight
@@ -235,6 +261,7 @@ class Interpreter:
                 chosen = arm
                 break
         enrollment.arms[node.id] = chosen
+        enrollment.passed.add(node.id)
         self.log.write(STEPS, enrollment, enrollment.place(), enrollment.at, node.id, f"split={chosen}")
         return self._pass(enrollment, chosen)
 
@@ -247,6 +274,9 @@ class Interpreter:
         enrollment.jumps[node.id] = done + 1
         self._pass(enrollment)
         enrollment.node = enrollment.workflow.nodes[str(node.step["goto"])]
+        anew = between(enrollment.node, node)
+        enrollment.done -= anew
+        enrollment.passed -= anew
         return True
 
     # -- actions
@@ -254,6 +284,8 @@ class Interpreter:
     def _action(self, enrollment: Enrollment) -> bool:
         node, tick, due = enrollment.node, self.world.tick, enrollment.at
         assert node is not None
+        if node.id in enrollment.done:
+            return self._pass(enrollment)
         skip = self._skip(enrollment)
         if skip == "hold":
             return False
@@ -262,11 +294,13 @@ class Interpreter:
             enrollment.learn(node.id, tick, {"status": "skipped"})
             self.log.write(STEPS, enrollment, place, due, node.id, f"{node.kind}:{node.what()} skipped({skip})")
         elif node.kind in OUTWARD:
-            intent = Intent(node, due, tick, place)
+            channel = self.messages.channel(enrollment, node) if node.kind in MESSAGES else ""
+            intent = Intent(node, due, tick, place, channel)
             enrollment.intents.append(intent)
             enrollment.learn(node.id, tick, {"intent": intent})
         else:
             self._write(enrollment, place)
+        enrollment.passed.add(node.id)
         grace = enrollment.workflow.duration("grace", "1h")
         assert grace is not None
         return self._pass(enrollment, at=due if tick - due <= grace else tick)
@@ -281,20 +315,39 @@ class Interpreter:
             return "too_late"
         if node.kind not in MESSAGES:
             return None
-        return self.messages.suppressed(enrollment, node) or self.messages.scarce(enrollment, node)
+        channel = self.messages.channel(enrollment, node)
+        return self.messages.suppressed(enrollment, node, channel) or self.messages.scarce(enrollment, node, channel)
 
     def _write(self, enrollment: Enrollment, place: int) -> None:
-        node, world = enrollment.node, self.world
+        """What the tick does by itself."""
+        node, world, contact = enrollment.node, self.world, enrollment.contact
         assert node is not None
-        if node.kind == "set":
-            reading = self.reading(enrollment)
-            values = {name: _constant(reading, value) for name, value in node.step["set"].items()}
-            for name, value in values.items():
-                world.fields[enrollment.contact, name] = value
-        else:
-            world.tags[enrollment.contact, node.what()] = node.kind == "tag"
+        reading, form = self.reading(enrollment), node.step[node.kind]
+        given = form if node.kind in ("set", "score") else node.step.get("with", {})
+        values = {name: _constant(reading, value) for name, value in given.items()}
+        match node.kind:
+            case "set":
+                world.fields |= {(contact, name): value for name, value in values.items()}
+            case "score":
+                for name, value in values.items():
+                    world.points[contact, name] = world.points.get((contact, name), 0) + (value or 0)
+            case "campaign":
+                (world.campaigns.add if "add" in form else world.campaigns.discard)((contact, node.what()))
+            case "emit":
+                world.emit(contact, node.what(), enrollment.at, values)
+            case "enroll":
+                asked = (enrollment.at, f"{place:09}", contact, {**values, "at": enrollment.at})
+                world.asked.append((node.what(), asked))
+            case "unenroll":
+                pass
+            case _:
+                world.tags[contact, node.what()] = node.kind == "tag"
         self.log.write(STEPS, enrollment, place, enrollment.at, node.id, f"{node.kind}:{node.what()} ok")
         enrollment.learn(node.id, world.tick, {"status": "ok"})
+        if node.kind == "unenroll":
+            for other in world.enrollments:
+                if other.active and (other.contact, other.workflow.name) == (contact, node.what()):
+                    self._leave(other, "unenrolled", STEPS, other.place())
 
 
 def _constant(reading: Evaluation, value: Any) -> Any:
@@ -304,6 +357,18 @@ def _constant(reading: Evaluation, value: Any) -> Any:
 def alternatives(node: Any) -> list[Any]:
     """The `did(…)` that an `or` joins."""
     return alternatives(node.left) + alternatives(node.right) if isinstance(node, Both) else [node]
+
+
+def between(first: Node, last: Node) -> set[str]:
+    """The steps on the ways from one to another."""
+    found: set[str] = set()
+    ahead: list[Node | None] = [first]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node is not last and node.id not in found:
+            found.add(node.id)
+            ahead += [node.next, *node.arms.values()]
+    return found
 
 
 def ticks(given: list[Any]) -> list[datetime]:

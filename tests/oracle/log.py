@@ -7,7 +7,7 @@ from tests.oracle.clock import shown
 from tests.oracle.enrollment import Enrollment, label
 from tests.oracle.workflow import Workflow
 
-EXITS, ENTRIES, EXITS_AGAIN, STEPS = range(4)
+MOVES, EXITS, ENTRIES, EXITS_AGAIN, STEPS = range(5)
 
 
 @dataclass

@@ -7,8 +7,10 @@ from tests.oracle.clock import elapsed, opening, wall_time, zone_of
 from tests.oracle.enrollment import Enrollment
 from tests.oracle.evaluation import Evaluation, bucket
 from tests.oracle.sql import parse
-from tests.oracle.workflow import MESSAGES, Node
+from tests.oracle.workflow import Node
 from tests.oracle.world import World
+
+ADDRESSES = {"email": "email", "sms": "phone", "push": "push_token"}
 
 
 @dataclass
@@ -17,14 +19,20 @@ class Messages:
 
     world: World
 
-    def suppressed(self, enrollment: Enrollment, node: Node) -> str | None:
-        """Why the contact must not get it, at the decision and again at the claim."""
+    def channel(self, enrollment: Enrollment, node: Node) -> str:
+        """The first listed channel that may be used, else just the first."""
+        listed = enrollment.workflow.channels(node)
+        usable = (each for each in listed if self.suppressed(enrollment, node, each) is None)
+        return next(usable, listed[0])
+
+    def suppressed(self, enrollment: Enrollment, node: Node, channel: str) -> str | None:
+        """Why the contact must not get it on a channel, at the decision and again at the claim."""
         world, contact = self.world, enrollment.contact
         transactional = node.step.get("transactional", False)
         group = node.step.get("group")
-        if world.column(contact, "bounced"):
+        if channel == "email" and world.column(contact, "bounced"):
             return "bounced"
-        if not world.column(contact, "email"):
+        if not world.column(contact, ADDRESSES[channel]):
             return "no_address"
         if world.column(contact, "unsubscribed") and not transactional:
             return "unsubscribed"
@@ -32,20 +40,20 @@ class Messages:
             return "unsubscribed_group"
         require = enrollment.workflow.policy.get("require")
         if isinstance(require, dict):
-            require = require.get(node.kind)
+            require = require.get(channel)
         if require is not None:
             zone = enrollment.workflow.policy.get("default_timezone")
             if not Evaluation(world, contact, zone).true(parse(require)):
                 return "no_consent"
         return None
 
-    def scarce(self, enrollment: Enrollment, node: Node) -> str | None:
+    def scarce(self, enrollment: Enrollment, node: Node, channel: str) -> str | None:
         """Quiet hours, then the frequency cap, then the holdout."""
         if not node.step.get("transactional", False):
             if self._quiet(enrollment):
                 return "hold"
             cap = enrollment.workflow.policy.get("cap")
-            if cap and self._full(enrollment, cap, node.kind):
+            if cap and self._full(enrollment, cap, channel):
                 return "hold" if cap.get("on_cap", "skip") == "defer" else "frequency_cap"
         holdout = enrollment.workflow.policy.get("holdout")
         if node.step.get("transactional", False):
@@ -63,9 +71,9 @@ class Messages:
         start, end = wall_time(hours["from"]), wall_time(hours["to"])
         return opening(self.world.tick, start, end, None, zone) is not None
 
-    def _full(self, enrollment: Enrollment, cap: dict[str, Any], kind: str) -> bool:
-        channels = cap.get("channels") or MESSAGES
-        if kind not in channels:
+    def _full(self, enrollment: Enrollment, cap: dict[str, Any], channel: str) -> bool:
+        channels = cap.get("channels") or ADDRESSES
+        if channel not in channels:
             return False
         tick = self.world.tick
         counted = [
@@ -73,7 +81,7 @@ class Messages:
             for each in self.world.enrollments
             if each.contact == enrollment.contact
             for intent in each.intents
-            if intent.node.kind in channels
+            if intent.channel in channels
             and not intent.node.step.get("transactional", False)
             and intent.state in ("open", "sent")
             and intent.decided > tick - elapsed(cap["per"])

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from tests.oracle.conditions import Both, Call, Compare, In, IsNull, Name, Not, Value
+from tests.oracle.conditions import Both, Call, Case, Compare, In, IsNull, Math, Name, Not, Value
 
 ORDER = ["=", "<>", "<", "<=", ">", ">="]
-EVENTS = ["x", "y", "visit", "start"]
+EVENTS = ["x", "y", "visit", "start", "ping"]
 
 
 @dataclass
@@ -19,6 +20,13 @@ class Conditions:
     has_entry: bool
     earlier: list[str] = field(default_factory=list)
     mailed: list[str] = field(default_factory=list)
+    written: list[Any] = field(default_factory=list)
+    """Questions about what earlier steps wrote."""
+    splits: list[str] = field(default_factory=list)
+    scores: tuple[str, ...] = ()
+    names: tuple[str, ...] = ("w",)
+    goals: bool = False
+    start: datetime = datetime(2025, 1, 1)
 
     def condition(self, depth: int = 2) -> Any:
         """Any condition of an enrollment."""
@@ -28,15 +36,17 @@ class Conditions:
             return Both(word, self.condition(depth - 1), self.condition(depth - 1))
         if depth and luck < 0.42:
             return Not(self.condition(depth - 1))
-        kinds: list[Callable[[], Any]] = [self.column, self.column, self.tag, self.happened, self.happened]
+        kinds: list[Callable[[], Any]] = [self.column, self.column, self.tag, self.tag, self.happened, self.happened]
         kinds += [self.count, self.days, self.where]
-        if self.mailed:
+        kinds += [self.elsewhere, self.clock, self.times, self.shape, self.numbers]
+        if self.mailed or self.splits:
             kinds.append(self.state)
         return self.random.choice(kinds)()
 
     def audience(self) -> Any:
         """A condition about the contact alone."""
         kinds: list[Callable[[], Any]] = [self.column, self.column, self.days, lambda: self.happened(enrolled=False)]
+        kinds += [self.elsewhere, self.clock, self.tag]
         node = self.random.choice(kinds)()
         return Not(node) if self.random.random() < 0.3 else node
 
@@ -65,7 +75,9 @@ class Conditions:
         return Compare(self.random.choice(["=", "<>"]), Name((*prefix, "plan")), Value("pro"))
 
     def tag(self) -> Any:
-        """A tag."""
+        """A tag, or a campaign."""
+        if self.written and self.random.random() < 0.7:
+            return self.random.choice(self.written)
         return Call("has_tag", (Value(self.random.choice(["t1", "t2", "t3"])),))
 
     def predicate(self) -> Any:
@@ -108,8 +120,88 @@ class Conditions:
         return IsNull(call) if self.random.random() < 0.2 else Compare(self.random.choice(["<", ">="]), call, Value(1))
 
     def state(self) -> Any:
-        """The state of an earlier send."""
-        step = self.random.choice(self.mailed)
-        if self.random.random() < 0.5:
+        """The state of an earlier action, or the arm of a split."""
+        if self.splits and (not self.mailed or self.random.random() < 0.3):
+            return Compare("=", Name(("steps", self.random.choice(self.splits), "arm")), Value("A"))
+        step, luck = self.random.choice(self.mailed), self.random.random()
+        if luck < 0.4:
             return Call("failed", (Value(step),))
-        return Compare("=", Name(("steps", step, "status")), Value(self.random.choice(["sent", "skipped"])))
+        if luck < 0.6:
+            return IsNull(Name(("steps", step, "sent_at")))
+        return Compare("=", Name(("steps", step, "status")), Value(self.random.choice(["sent", "skipped", "failed"])))
+
+    def elsewhere(self) -> Any:
+        """Campaigns, scores, other workflows, goals."""
+        name = Value(self.random.choice(self.names))
+        kinds: list[Callable[[], Any]] = [
+            lambda: Call("in_campaign", (Value("spring"),)),
+            lambda: Call(self.random.choice(["in_workflow", "was_in_workflow"]), (name,)),
+            lambda: Compare("=", Call("position_in", (name,)), Value(f"s{self.random.randint(1, 4)}")),
+        ]
+        if self.scores:
+            kinds += [self.points] * 2
+        return self.random.choice(kinds)()
+
+    def points(self) -> Any:
+        """A score."""
+        score = Call("score", (Value(self.random.choice(self.scores)),))
+        return Compare(self.random.choice(ORDER), score, Value(self.random.randint(0, 2)))
+
+    def clock(self) -> Any:
+        """The contact's wall clock, or chance."""
+        which = self.random.randint(0, 3)
+        if which == 0:
+            return Compare(self.random.choice(ORDER), Call("local_hour"), Value(self.random.choice([2, 3, 9, 12, 20])))
+        if which == 1:
+            return In(Call("local_dow"), (Value(6), Value(7)))
+        if which == 2:
+            return Compare(
+                self.random.choice(ORDER), Call("local_date"), Value((self.start + timedelta(days=1)).date())
+            )
+        return Compare("<", Call("bucket", (Value("b"),)), Value(0.5))
+
+    def times(self) -> Any:
+        """When events were."""
+        call = Call(self.random.choice(["first_event", "last_event"]), *self._parts())
+        others: list[Any] = [Value(self.start + timedelta(hours=self.random.randint(0, 9))), Call("now")]
+        if self.has_entry:
+            others.append(Name(("entry", "at")))
+        if self.random.random() < 0.3:
+            return IsNull(call)
+        if self.random.random() < 0.4:
+            return Compare(self.random.choice(["<", ">="]), Math("+", call, Value(timedelta(hours=6))), Call("now"))
+        return Compare(self.random.choice(ORDER), call, self.random.choice(others))
+
+    def _parts(self) -> tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]:
+        arguments, options = self._about(EVENTS, enrolled=True)
+        return arguments, tuple(options)
+
+    def numbers(self) -> Any:
+        """Sums and ratios of events."""
+        limits = {key: value for key, value in self._parts()[1] if key != "since" or value.value == "entry"}
+        if self.random.random() < 0.5:
+            pair = tuple(Value(each) for each in self.random.sample(EVENTS, 2))
+            return Compare(self.random.choice(["<", ">="]), Call("rate", pair, tuple(limits.items())), Value(0.5))
+        call = Call("event_sum", (Value(self.random.choice(EVENTS)), Name(("event", "v"))), tuple(limits.items()))
+        return Compare(self.random.choice(ORDER), call, Value(self.random.randint(1, 5)))
+
+    def shape(self) -> Any:
+        """SQL around columns."""
+        number, plan = Name(("contact", "n")), Name(("contact", "plan"))
+        which = self.random.randint(0, 3)
+        if which == 0:
+            return Compare("like", plan, Value(self.random.choice(["p%", "%e_", "_ro"])))
+        if which == 1:
+            filled = Call("coalesce", (number, Value(1)))
+            return Compare(self.random.choice(ORDER), Math("+", filled, Value(1)), Value(2))
+        if which == 2:
+            case = Case(((Compare("=", plan, Value("pro")), number), (IsNull(plan), Value(1))), Value(None))
+            return Compare(self.random.choice(ORDER), case, Value(1))
+        return Name(("goal", "met")) if self.goals else Name(("contact", "ok"))
+
+    def moment(self) -> Any:
+        """A time that a wait_until waits for."""
+        kinds: list[Any] = [Name(("contact", "renewal")), Call("last_event", (Value("x"),))]
+        if self.has_entry:
+            kinds += [Name(("entry", "u"))] * 2 + [Math("+", Name(("entry", "at")), Value(timedelta(hours=2)))]
+        return self.random.choice(kinds)

@@ -8,7 +8,10 @@ from tests.oracle.conditions import Both, Call, Value, text
 from tests.oracle.random_conditions import EVENTS, Conditions
 
 WAITS = ["30s", "10m", "30m", "1h", "1h", "6h", "24h", "1d", "1d", "2d", "1w"]
-ACTIONS = ["email", "email", "email", "tag", "tag", "untag", "set", "notify", "task", "crm", "webhook"]
+ACTIONS = "email email email tag tag untag untag set set notify task crm webhook sms push channel score".split()
+ACTIONS += "campaign campaign emit emit enroll unenroll".split()
+OUTWARD = ("email", "sms", "push", "channel", "notify", "task", "crm", "webhook")
+MESSAGES = OUTWARD[:4]
 
 
 @dataclass
@@ -19,6 +22,7 @@ class Steps:
     conditions: Conditions
     executed: frozenset[str]
     workflow: str
+    names: tuple[str, ...] = ()
     count: int = 0
     jumps: int = 0
     top: list[str] = field(default_factory=list)
@@ -46,7 +50,7 @@ class Steps:
         if depth:
             control += ["if", "if", "wait_for", "wait_for", "switch", "split"]
         kinds = [each for each in control + ACTIONS if each in self.executed]
-        if top and self.top and not self.jumps and "goto" in self.executed and self.random.random() < 0.2:
+        if top and self.top and self.jumps < 2 and "goto" in self.executed and self.random.random() < 0.35:
             self.jumps += 1
             return {"id": self._id(), "goto": self.random.choice(self.top), "max": self.random.randint(1, 2)}
         kind = self.random.choice(kinds)
@@ -59,7 +63,9 @@ class Steps:
         return {"wait": self.random.choice(WAITS)}
 
     def _wait_until(self, _: str, __: int) -> dict[str, Any]:
-        form: dict[str, Any] = {"at": self.random.choice(["09:00", "02:30", "01:30", "00:00"])}
+        if self.random.random() < 0.3:
+            return {"wait_until": text(self.conditions.moment())}
+        form: dict[str, Any] = {"at": self.random.choice(["09:00", "02:30", "02:15", "01:30", "00:00"])}
         if self.random.random() < 0.4:
             form["days"] = self.random.choice([["mon", "sun"], ["sat", "tue", "thu"]])
         return {"wait_until": form}
@@ -87,6 +93,7 @@ class Steps:
     def _split(self, _: str, depth: int) -> dict[str, Any]:
         weights = self.random.choice([{"A": 50, "B": 50}, {"A": 10, "B": 20, "C": 70}, {"A": 0, "B": 100}])
         salt = {"salt": "s"} if self.random.random() < 0.3 else {}
+        self.conditions.splits.append(f"s{self.count}")
         return {"split": weights, **salt, "arms": self._arms(depth, list(weights))}
 
     def _wait_for(self, _: str, depth: int) -> dict[str, Any]:
@@ -109,6 +116,14 @@ class Steps:
             "task": {"task": {"title": f"call {number}"}},
             "crm": {"crm": {"object": "contact", "set": {"stage": "'won'"}}},
             "webhook": {"webhook": "hook", "body": {"kind": "'x'"}},
+            "sms": {"sms": f"t{number}"},
+            "push": {"push": f"p{number}"},
+            "channel": {"channel": self.random.choice([["email", "sms"], ["push", "email"], ["sms", "push", "email"]])},
+            "score": {"score": self.random.choice([{"fit": 1}, {"fit": "contact.n"}, {"churn": 2, "fit": -1}])},
+            "campaign": {"campaign": {self.random.choice(["add", "remove"]): "spring"}},
+            "emit": {"emit": self.random.choice(["ping", "pong"]), "with": self._given()},
+            "enroll": {"enroll": self.random.choice(self.names or (self.workflow,)), "with": self._given()},
+            "unenroll": {"unenroll": self.random.choice(self.names or (self.workflow,))},
             "tag": {"tag": tag},
             "untag": {"untag": tag},
             "set": {"set": self.random.choice([{"plan": "'pro'"}, {"n": "contact.n + 1"}, {"n": 2, "plan": "null"}])},
@@ -118,12 +133,22 @@ class Steps:
             step["if"] = text(self.conditions.condition(1))
         if self.random.random() < 0.15:
             step["expires_after"] = self.random.choice(["0s", "20m", "2h"])
-        if kind == "email" and self.random.random() < 0.3:
+        if kind in MESSAGES and self.random.random() < 0.3:
             step["group"] = "news"
-        if kind == "email" and self.random.random() < 0.1:
+        if kind in MESSAGES and self.random.random() < 0.1:
             step["transactional"] = True
-        if kind in ("email", "notify", "task", "crm", "webhook") and self.random.random() < 0.15:
+        if kind in OUTWARD and self.random.random() < 0.15:
             step["on_error"] = "exit"
-        if kind == "email":
+        if kind in ("tag", "untag"):
+            self.conditions.written.append(Call("has_tag", (Value(tag),)))
+        if kind == "campaign":
+            self.conditions.written.append(Call("in_campaign", (Value("spring"),)))
+        if kind == "score":
+            self.conditions.scores = tuple({*self.conditions.scores, *step["score"]})
+        if kind in OUTWARD:
             self.conditions.mailed.append(f"s{number}")
         return step
+
+    def _given(self) -> dict[str, Any]:
+        """Values that an event or an entry is given."""
+        return {"v": self.random.choice([1, 2, 3, "contact.n"]), "k": self.random.choice(["'K1'", "'K2'"])}

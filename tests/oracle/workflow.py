@@ -8,11 +8,12 @@ from tests.oracle.clock import elapsed
 from tests.oracle.conditions import Unsupported
 from tests.oracle.sql import parse
 
-KINDS = "wait_until wait_for wait window if switch split email notify task crm webhook tag untag set goto exit".split()
-MESSAGES = {"email"}
-OUTWARD = {"email", "notify", "task", "crm", "webhook"}
-ACTIONS = OUTWARD | {"tag", "untag", "set"}
-KNOWN_ENTRY = {"key", "reentry", "min_gap", "backfill", "max_age", "cap"}
+MESSAGES = {"email", "sms", "push", "channel"}
+OUTWARD = MESSAGES | {"notify", "task", "crm", "webhook"}
+INTERNAL = ("tag", "untag", "set", "score", "campaign", "emit", "enroll", "unenroll")
+ACTIONS = OUTWARD | set(INTERNAL)
+KINDS = [*"wait_until wait_for wait window if switch split".split(), *sorted(OUTWARD), *INTERNAL, "goto", "exit"]
+KNOWN_ENTRY = {"key", "reentry", "min_gap", "backfill", "max_age", "cap", "ramp", "on_resume"}
 KNOWN_POLICY = {
     *("priority", "quiet_hours", "cap", "require", "holdout", "allowed_lateness", "grace", "max_duration"),
     "default_timezone",
@@ -34,8 +35,12 @@ class Node:
         value = self.step[self.kind]
         if self.kind == "task":
             return str(value["title"])
-        if self.kind == "set":
+        if self.kind in ("set", "score"):
             return ",".join(value)
+        if self.kind == "campaign":
+            return str(next(iter(value.values())))
+        if self.kind == "channel":
+            return str(self.step.get("template", self.id))
         return str(value.get("object", "contact") if self.kind == "crm" else value)
 
 
@@ -49,6 +54,8 @@ class Workflow:
     activation: datetime
     first: Node | None = None
     nodes: dict[str, Node] = field(default_factory=dict)
+    redirect: dict[str, str] | None = None
+    """Where removed steps lead, of a version that takes those in flight along."""
 
     def __post_init__(self) -> None:
         """Reads the steps.
@@ -60,7 +67,7 @@ class Workflow:
         self.policy = {**self.config, **self.document.get("policy", {})}
         self.entry = self.document.get("entry", {})
         self.trigger = self.document["trigger"]
-        if set(self.entry) - KNOWN_ENTRY or set(self.policy) - KNOWN_POLICY or "schedule" in self.trigger:
+        if set(self.entry) - KNOWN_ENTRY or set(self.policy) - KNOWN_POLICY:
             raise Unsupported(f"{self.entry} {self.policy} {self.trigger}")
         self.first = self._chain(self.document["steps"], None, "")
         self.goals = [parse(goal["when"]) for goal in self.document.get("goals", [])]
@@ -90,6 +97,10 @@ class Workflow:
                 node.arms[name] = self._chain(inner or [], first, f"{node.id}_{name}_")
             self.nodes[node.id] = first = node
         return first
+
+    def channels(self, node: Node) -> list[str]:
+        """The channels that a message may go out on, the preferred one first."""
+        return list(node.step["channel"]) if node.kind == "channel" else [node.kind]
 
     def duration(self, key: str, default: str | None = None) -> timedelta | None:
         """A duration of the policy."""

@@ -1,7 +1,8 @@
 """What a case says, and what of it is visible at a tick."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from tests.oracle.clock import moment
@@ -43,6 +44,13 @@ class World:
     contacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     tags: dict[tuple[str, str], bool] = field(default_factory=dict)
     fields: dict[tuple[str, str], Any] = field(default_factory=dict)
+    points: dict[tuple[str, str], float] = field(default_factory=dict)
+    counted: frozenset[str] = frozenset()
+    """Scores that workflows add points to."""
+    campaigns: set[tuple[str, str]] = field(default_factory=set)
+    asked: list[Any] = field(default_factory=list)
+    """Candidates that `enroll` steps made, for the next tick."""
+    paused: frozenset[str] = frozenset()
     enrollments: list[Any] = field(default_factory=list)
     all_events: list[Event] = field(default_factory=list)
     seen_events: dict[str, list[Event]] = field(default_factory=dict)
@@ -87,8 +95,29 @@ class World:
         written = self.tags.get((contact, tag))
         return tag in (self.contacts[contact].get("tags") or []) if written is None else written
 
+    def emit(self, contact: str, name: str, time: datetime, properties: dict[str, Any]) -> None:
+        """Writes an event, which is seen from the next tick on."""
+        number = f"emitted_{len(self.all_events):06}"
+        just_after = self.tick + timedelta(microseconds=1)
+        self.all_events.append(Event(number, contact, name, time, properties, just_after, just_after))
+
+    def controlled(self, names: Iterable[str]) -> None:
+        """Reads which workflows are paused: the last control of a scope decides."""
+        last: dict[str, str] = {}
+        for row in sorted(self.case.get("control", []), key=lambda row: moment(row["at"])):
+            if moment(row["at"]) <= self.tick:
+                action = "pause" if "pause" in row else "resume"
+                last[row[action]] = action
+        self.paused = frozenset(name for name in names if "pause" in (last.get(name), last.get("all")))
+
     def score(self, contact: str, name: str) -> Any:
-        """The latest visible score."""
+        """The latest visible score, with the points that workflows added."""
+        given = self._given_score(contact, name)
+        if name not in self.counted:
+            return given
+        return (given or 0) + self.points.get((contact, name), 0)
+
+    def _given_score(self, contact: str, name: str) -> Any:
         rows = [
             (moment(row["at"]), row["value"])
             for row in self.case.get("scores", [])
@@ -99,4 +128,4 @@ class World:
     def rows(self, model: str) -> list[dict[str, Any]]:
         """The visible rows of a model."""
         given = self.case.get("models", {}).get(model, [])
-        return [row for row in given if moment(row["visible_at"]) <= self.tick]
+        return [row for row in given if "visible_at" not in row or moment(row["visible_at"]) <= self.tick]
