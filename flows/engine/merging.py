@@ -49,12 +49,17 @@ def merge_contacts(work: Work) -> None:
     model = work.deployment.catalog.contact.merges
     if model is None:
         return
-    text = work.texts.text(("merges",), lambda: _new_merges(work.deployment.catalog, model), work.warehouse)
-    found = [
-        Found(row["from_id"], row["into_id"], row["merged_at"], row["known"])
-        for row in work.warehouse.rows(text, work.parameters)
-    ]
-    merges = in_rounds(found)
+    catalog = work.deployment.catalog
+    rows = work.warehouse.rows(
+        work.texts.text(("merges",), lambda: _new_merges(catalog, model), work.warehouse), work.parameters
+    )
+    if not rows:
+        return
+    targets = pa.table({"id": sorted({row["into_id"] for row in rows})}, pa.schema([("id", pa.string())]))
+    stage(work.warehouse, "tick_targets", targets)
+    there = work.texts.text(("merge_targets",), lambda: _contacts_there(catalog), work.warehouse)
+    known = {row["id"] for row in work.warehouse.rows(there)}
+    merges = in_rounds(Found(row["from_id"], row["into_id"], row["merged_at"], row["into_id"] in known) for row in rows)
     if not merges:
         return
     columns = {
@@ -130,24 +135,30 @@ def _root(into: Mapping[str, str], contact: str) -> str:
 
 def _new_merges(catalog: Catalog, model: MergeModel) -> exp.Select:
     """The visible rows of contacts that are not merged yet."""
-    relation, contact = model.relation, catalog.contact
-    rows = exp.select(
-        frames.text(relation, model.from_, "m").as_("from_id"), frames.text(relation, model.into, "m").as_("into_id"),
-        frames.timestamp(relation, model.at, "m").as_("merged_at"),
-    ).from_(relation_table(relation, "m"))  # fmt: skip
-    into = exp.Coalesce(this=exp.column("into_id", table="g"), expressions=[exp.column("into_id", table="n")])
-    identity = frames.text(contact.relation, contact.id, "c")
-    there = exp.select("1").from_(relation_table(contact.relation, "c")).where(exp.EQ(this=identity, expression=into))
+    relation = model.relation
     merges = exp.table_("contact_merges", db=catalog.state_schema)
-    done = exp.select("1").from_(exp.alias_(merges, "k", table=True)).where("k.from_id = n.from_id")
+    merged, at = frames.text(relation, model.from_, "m"), frames.timestamp(relation, model.at, "m")
+    # those that were made are sorted out first: nearly always all of them
+    done = exp.In(this=merged.copy(), query=exp.Subquery(this=exp.select("from_id").from_(merges)))
+    rows = exp.select(
+        merged.as_("from_id"), frames.text(relation, model.into, "m").as_("into_id"), at.as_("merged_at")
+    ).from_(relation_table(relation, "m"))
+    rows = rows.where(exp.and_(exp.LTE(this=at.copy(), expression=tick_at()), exp.Not(this=done)))
+    into = exp.Coalesce(this=exp.column("into_id", table="g"), expressions=[exp.column("into_id", table="n")])
     return (
-        exp.select("n.from_id", into.copy().as_("into_id"), "n.merged_at", exp.Exists(this=there).as_("known"))
-        .from_(rows.subquery("n"))
+        exp.select("n.from_id", into.as_("into_id"), "n.merged_at").from_(rows.subquery("n"))
         .join(exp.alias_(merges.copy(), "g", table=True), on="g.from_id = n.into_id", join_type="left")
         .where("n.from_id IS NOT NULL AND n.into_id IS NOT NULL")
-        .where(exp.LTE(this=exp.column("merged_at", table="n"), expression=tick_at()))
-        .where(exp.Not(this=exp.Exists(this=done)))
-    )
+    )  # fmt: skip
+
+
+def _contacts_there(catalog: Catalog) -> exp.Select:
+    """The contacts in `tick_targets` that exist."""
+    contact = catalog.contact
+    identity = frames.text(contact.relation, contact.id, "c")
+    targets = exp.select("t.id").from_("tick_targets AS t")
+    rows = exp.select(identity.as_("id")).from_(relation_table(contact.relation, "c"))
+    return rows.where(exp.In(this=identity.copy(), query=exp.Subquery(this=targets)))
 
 
 def _round(work: Work, number: int) -> None:
