@@ -59,6 +59,13 @@ def add_column(schema: str, name: str, column: Column) -> exp.Alter:
     return exp.Alter(this=table((schema, name)), kind="TABLE", actions=[_column(column)])
 
 
+def located(tree: exp.Expr, schema: str) -> exp.Expr:
+    """A statement over bare names of state tables, which then stand in a schema."""
+    for node in tree.find_all(exp.Table):
+        node.set("db", _identifier(schema))
+    return tree
+
+
 def create_union_view(schema: str, name: str, tables: Iterable[StateTable]) -> exp.Create:
     """CREATE VIEW over the rows of several tables with the same columns."""
     selects = [

@@ -29,6 +29,8 @@ class Warehouse(ABC):
 
     dialect: ClassVar[str]
     """Name of the sqlglot dialect that `sql()` generates."""
+    indexed: ClassVar[bool] = False
+    """Whether rows are found by indexes; a columnar warehouse skips what it need not read without them."""
 
     @abstractmethod
     def execute(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> int:

@@ -72,6 +72,7 @@ class PostgresWarehouse(Warehouse):
     """
 
     dialect: ClassVar[str] = PenstockPostgres.__name__.lower()
+    indexed: ClassVar[bool] = True
 
     def __init__(
         self, connection: Mapping[str, str | int], *, role: str | None = None, state: str | None = None,

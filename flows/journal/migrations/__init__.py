@@ -11,18 +11,28 @@ from uuid import uuid4
 from sqlglot import exp
 
 from compiler.errors import StateError
-from flows.journal.migrations import m0001_state_tables, m0002_whole_language, m0003_in_flight, m0004_audience_masks
+from flows.journal.migrations import (
+    m0001_state_tables,
+    m0002_whole_language,
+    m0003_in_flight,
+    m0004_audience_masks,
+    m0005_indexes,
+)
 from flows.journal.tables import StateTables
 from flows.warehouse.base import Warehouse
 
 
 @dataclass(frozen=True)
 class Migration:
-    """One step of the schema: its number, its name and the statements for a schema."""
+    """One step of the schema: its number, its name and the statements for a schema.
+
+    `on_server` are further statements for a warehouse that finds rows by indexes.
+    """
 
     number: int
     name: str
     up: Callable[[str], Iterable[exp.Expr]]
+    on_server: Callable[[str], Iterable[exp.Expr]] = lambda schema: ()
 
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -30,6 +40,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "whole_language", m0002_whole_language.up),
     Migration(3, "in_flight", m0003_in_flight.up),
     Migration(4, "audience_masks", m0004_audience_masks.up),
+    Migration(5, "indexes", m0005_indexes.up, m0005_indexes.on_server),
 )
 
 SCHEMA_VERSION = MIGRATIONS[-1].number
@@ -107,6 +118,8 @@ def migrate(
     with warehouse.transaction():
         for migration in pending:
             for statement in migration.up(schema):
+                warehouse.execute(statement)
+            for statement in migration.on_server(schema) if warehouse.indexed else ():
                 warehouse.execute(statement)
             row = {"number": migration.number, "name": migration.name, "applied_at": now}
             warehouse.execute(_insert(state["migrations"], row), row)

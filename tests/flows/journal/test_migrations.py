@@ -39,6 +39,19 @@ def test_a_second_run_changes_nothing(warehouse: Warehouse) -> None:
     ]
 
 
+def test_only_a_server_gets_indexes_of_its_own(warehouse: Warehouse) -> None:
+    migrate(warehouse, "penstock", NOW, "shop/dev")
+    made = {
+        "duckdb": "select table_name, index_name from duckdb_indexes() where schema_name = 'penstock'",
+        "penstockpostgres": "select tablename, indexname from pg_indexes where schemaname = 'penstock'",
+    }
+    found = {tuple(row.values()) for row in warehouse.rows(made[type(warehouse).dialect])}
+    if warehouse.indexed:
+        assert {("journal", "journal_tick"), ("enrollments", "enrollments_due")} <= found
+    else:
+        assert found == set()
+
+
 def test_two_schemas_live_side_by_side(warehouse: Warehouse) -> None:
     migrate(warehouse, "penstock", NOW, "shop/prod")
     migrate(warehouse, "penstock_dev", NOW, "shop/dev")
