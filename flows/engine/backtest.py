@@ -17,19 +17,20 @@ from sqlglot import exp
 
 from compiler.errors import DefinitionError, Problem
 from compiler.plan import AudienceEntry, ModelEntry, Plan, ScheduleEntry
+from flows.engine.acceptance import accept_all
 from flows.engine.clock import VirtualClock
 from flows.engine.deployment import Deployment
 from flows.engine.evaluator import Evaluator
 from flows.engine.history import History
 from flows.engine.merging import merge_times
 from flows.engine.occurrences import occurrences
-from flows.engine.receipts import accept_all, position
 from flows.engine.recheck import WITHDRAWING, rechecker
 from flows.journal.tables import StateTables
 
 Progress = Callable[[int, int], None]
 """Told how many ticks are behind, of how many."""
 _CHUNK = 500
+_MOST_OPEN = 20_000
 _SENT_EVENTS = frozenset({"email_sent", "sms_sent", "push_sent"})
 
 
@@ -74,6 +75,10 @@ class _Backtest:
         self.names = sorted(deployment.workflows)
         self.emits = any(action.kind == "emit" and action.what in read for plan in plans for action in plan.actions)
         self.wrote = False
+        # an open intent means the same as one that was sent, but to whom asks about its state or changes its contact
+        asked = bool(self.watching) or self.reads_sent or any(map(_asks_for_deliveries, plans))
+        self.eager = asked or deployment.catalog.contact.merges is not None
+        self.open = 0
         self.busy = self._busy()
 
     def run(self, progress: Progress) -> Ran:
@@ -83,6 +88,7 @@ class _Backtest:
             evaluated += 1
             number = self._next(number)
             progress(min(number, len(self.ticks)), len(self.ticks))
+        self._accept(left=False)
         return Ran(len(self.ticks), evaluated)
 
     def _tick(self, moment: datetime) -> None:
@@ -96,19 +102,25 @@ class _Backtest:
         decided = bool(report.counts.get("decided"))
         # an event that this tick wrote is seen by the next one
         self.wrote = decided and self.reads_sent or self.emits and bool(report.counts.get("done"))
-        if decided:
-            self._accept()
+        left = bool(report.counts.get("exits"))
+        self.open += report.counts.get("decided", 0)
+        if decided and (left or self.eager) or self.open >= _MOST_OPEN:
+            self._accept(left=left)
 
-    def _accept(self) -> None:
-        """What a destination that accepts everything makes of this tick's intents, goals and exits read again."""
-        given = {"watching": self.watching, "reasons": list(WITHDRAWING)}
-        doubtful = [row["action_id"] for row in self._rows(_DOUBTFUL, **given)]
+    def _accept(self, *, left: bool) -> None:
+        """What a destination that accepts everything makes of the intents; `left`: somebody left at this tick.
+
+        Goals and exits are read again, as at a claim, where they can have come true since the decision.
+        """
         withdrawn: dict[str, str] = {}
         with self.warehouse.transaction():
-            for first in range(0, len(doubtful), _CHUNK):
-                withdrawn |= self.recheck(self.warehouse, doubtful[first : first + _CHUNK], self.clock.now())
-            where = position(self.warehouse, self.state, self.clock.now())
-            accept_all(self.warehouse, self.state, withdrawn, where, events=self.reads_sent)
+            if left or self.watching:
+                given = {"watching": self.watching, "reasons": list(WITHDRAWING)}
+                doubtful = [row["action_id"] for row in self._rows(_DOUBTFUL, **given)]
+                for first in range(0, len(doubtful), _CHUNK):
+                    withdrawn |= self.recheck(self.warehouse, doubtful[first : first + _CHUNK], self.clock.now())
+            accept_all(self.warehouse, self.state, withdrawn, events=self.reads_sent)
+        self.open = 0
 
     # ------------------------------------------------------------ when something can happen
 
@@ -162,10 +174,16 @@ class _Backtest:
         return self.warehouse.rows(self.state.statement(self.warehouse, text), given)
 
 
+def _asks_for_deliveries(plan: Plan) -> bool:
+    return any("steps." in text or "failed(" in text.lower() for text in plan.conditions.values())
+
+
 _DOUBTFUL = """
     SELECT CAST(o.action_id AS TEXT) AS action_id FROM outbox AS o
-    WHERE list_contains($watching, o.workflow) OR o.enrollment_id IN (
-        SELECT n.enrollment_id FROM enrollments AS n WHERE list_contains($reasons, n.exit)
+    WHERE o.tick = (SELECT max(t.tick) FROM ticks AS t) AND (
+        list_contains($watching, o.workflow) OR o.enrollment_id IN (
+            SELECT n.enrollment_id FROM enrollments AS n WHERE list_contains($reasons, n.exit)
+        )
     )
 """
 _DUE = """

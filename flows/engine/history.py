@@ -115,6 +115,7 @@ def copy_history(
     """
     memory = DuckDBWarehouse(None)
     try:
+        memory.execute("SET threads = 1")  # a tick is many small statements, which two threads only hold up
         given = {"workflow": span.workflow, "until": span.until}
         copier = _Copier(Scratch(live, memory, given), catalog, span, History(memory, catalog.state_schema))
         copier.models(plans, set(named))

@@ -7,7 +7,7 @@ away too long writes nothing over what others decided.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -100,22 +100,6 @@ _EXIT_JOURNAL = """
         x.contact_id, x.key, NULL, 'exit', NULL, 'error', NULL, NULL, 'delivery', NULL
     FROM receipts_exits AS x
 """
-_ACCEPTED = """
-    CREATE OR REPLACE TEMPORARY TABLE receipts_valid AS
-    SELECT o.action_id, 1 AS attempt,
-        CASE WHEN w.reason IS NULL THEN 'sent' WHEN w.reason = 'too_late' THEN 'expired' ELSE 'cancelled' END AS state,
-        TRUE AS final, CASE WHEN w.reason IS NULL THEN 'sent' ELSE 'skipped(' || w.reason || ')' END AS word,
-        NULL AS code, w.reason, w.reason IS NULL AS attempted,
-        json_object(
-            'template', o.what, 'workflow', o.workflow, 'step', o.step, 'action_id', CAST(o.action_id AS TEXT),
-            'destination', o.destination
-        ) AS details,
-        CASE WHEN w.reason IS NULL AND o.kind IN ('email', 'sms', 'push')
-            THEN CAST(o.action_id AS TEXT) || ':sent' END AS sent_event,
-        NULL AS bounced_event, row_number() OVER (ORDER BY o.tick, o.seq) AS place,
-        o.enrollment_id, o.workflow, o.version, o.contact_id, o.key, o.step, o.kind, o.what, o.due, o.payload
-    FROM outbox AS o LEFT JOIN withdrawn AS w ON w.action_id = o.action_id
-"""
 
 
 @dataclass(frozen=True)
@@ -175,29 +159,6 @@ def settle(
         run(_EVENTS, seq=warehouse.rows(newest)[0]["seq"])
         run(_SUPPRESS)
     return valid
-
-
-def accept_all(
-    warehouse: Warehouse, state: StateTables, withdrawn: Mapping[str, str], where: Position, *, events: bool
-) -> None:
-    """Settle every intent of the outbox as a destination that takes all of them would, inside the transaction.
-
-    Args:
-        warehouse: an open connection.
-        state: the state tables.
-        withdrawn: actions that are not performed, and why.
-        where: tick and time of the receipts.
-        events: whether somebody reads that messages were sent.
-    """
-    rows = {"action_id": list(withdrawn), "reason": list(withdrawn.values())}
-    stage(warehouse, "withdrawn", pa.table(rows, pa.schema([(name, pa.string()) for name in rows])))
-    given = {"now": where.now, "tick": where.tick, "seq": _last_seq(warehouse, state, where.tick)}
-    for text in (_ACCEPTED, _CLOSE, "DELETE FROM outbox", _JOURNAL):
-        warehouse.execute(state.statement(warehouse, text), given)
-    if events:
-        newest = state.statement(warehouse, "SELECT coalesce(max(seq), 0) AS seq FROM events")
-        last = {**given, "seq": warehouse.rows(newest)[0]["seq"]}
-        warehouse.execute(state.statement(warehouse, _EVENTS), last)
 
 
 def _last_seq(warehouse: Warehouse, state: StateTables, tick: int) -> int:

@@ -1,6 +1,6 @@
-"""What `make bench` prints: the predicated tick against hand-written SQL, an idle tick, and `penstock validate`.
+"""What `make bench` prints: the tick against hand-written SQL, an idle tick, `penstock validate`, and a backtest.
 
-    python -m tests.load.bench [--quick] [--runs N] [--only tick|validate]
+    python -m tests.load.bench [--quick] [--runs N] [--only tick|validate|backtest]
 
 Both sides tick from copies of one file to committed results, which are compared; runs are interleaved, so that the
 ratio survives a noisy machine. The file is kept in BENCH_WORK (default: a folder in TMPDIR or /tmp).
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.warehouse.duckdb import DuckDBWarehouse
-from tests.load import compare, data, validation
+from tests.load import backtest, compare, data, validation
 from tests.load.sides import Run, Side
 
 RATIO = 1.5
@@ -35,16 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load.bench", description="What `make bench` prints.")
     parser.add_argument("--quick", action="store_true", help="100 thousand enrollments and 1 million events")
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each side (5)")
-    parser.add_argument("--only", choices=["tick", "validate"], help="leave the other part out")
+    parser.add_argument("--only", choices=["tick", "validate", "backtest"], help="leave the other parts out")
     chosen = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
                   f"DuckDB {duckdb.__version__}")  # fmt: skip
     equal = True
-    if chosen.only != "validate":
+    if chosen.only in (None, "tick"):
         equal = tick(console, data.QUICK if chosen.quick else data.FULL, chosen.runs)
-    if chosen.only != "tick":
+    if chosen.only in (None, "validate"):
         validate(console, chosen.runs)
+    if chosen.only in (None, "backtest"):
+        size = (10_000, 9) if chosen.quick else (backtest.CONTACTS, backtest.DAYS)
+        console.print(backtest.told(backtest.measure(*size)))
     return 0 if equal else 1
 
 

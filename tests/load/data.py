@@ -267,7 +267,8 @@ _ENROLLMENTS = (
 )
 _CANDIDATES = """
     INSERT INTO penstock.candidates
-    SELECT enrollment_id, workflow, contact_id, key, entry_ref, entry_at, 'entered', 1, NULL FROM penstock.enrollments
+    SELECT enrollment_id, workflow, contact_id, key, entry_ref, entry_at, 'entered', 1, NULL, FALSE
+    FROM penstock.enrollments
 """
 _JOURNAL = """
     INSERT INTO penstock.journal

@@ -61,7 +61,16 @@ class _Hand:
         goals = self._count(_GOALS)
         self._walk()
         self._write()
-        watermarks = {"model": model.isoformat(), "own": own, "started": ["onboarding"], "zones": zones, "held": []}
+        watermarks = {
+            "model": model.isoformat(),
+            "own": own,
+            "started": ["onboarding"],
+            "zones": zones,
+            "held": [],
+            "audiences": [],
+            "guarded": {},
+            "absent": {},
+        }
         counts = {"entered": entered, "due": due, "exits": goals}
         self._run(_TICK_ROW, watermarks=json.dumps(watermarks), counts=json.dumps(counts))
         return counts
@@ -232,7 +241,8 @@ _ENTER = """
 """
 _CONSUME = """
     INSERT INTO penstock.candidates
-    SELECT candidate_id, 'onboarding', contact_id, NULL, event_id, event_time, verdict, $tick, NULL FROM candidate
+    SELECT candidate_id, 'onboarding', contact_id, NULL, event_id, event_time, verdict, $tick, NULL, FALSE
+    FROM candidate
 """
 _ENTER_JOURNAL = """
     INSERT INTO penstock.journal

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from flows.warehouse.duckdb import DuckDBWarehouse
-from tests.load import compare, data, validation
+from tests.load import backtest, compare, data, validation
 from tests.load.sides import Engine, Hand, measured
 
 
@@ -34,3 +34,9 @@ def test_a_second_tick_at_the_same_time_does_nothing(tmp_path: Path) -> None:
 
 def test_the_workflows_to_validate_are_valid() -> None:
     assert len(validation.times(1)) == 1
+
+
+def test_a_small_backtest_is_measured() -> None:
+    found = backtest.measure(200, 1)
+    assert found.ran.ticks == 25 and found.summary.entered
+    assert "target" not in backtest.told(found)
