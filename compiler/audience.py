@@ -30,6 +30,8 @@ REPEATED = "tick_repeated_ids"
 """Table of the events that stand there twice: `event_id`, and `id` as it stands in the model."""
 CHANGED = "tick_changed"
 """Table of the contacts that may have changed: `contact_id`, and `id` as it is compared with the model's events."""
+SOME_EVENTS = "tick_some_events"
+"""Table of their events in the model."""
 _PRIME = 9223372036854775783
 _NAME = "penstock_name"
 """Column of a scan of the model: the event's name as a bit, found once per row and not once per aggregate."""
@@ -166,14 +168,12 @@ class Group:
     # ------------------------------------------------------------ contacts
 
     def digest(self) -> exp.Expr:
-        """A number over a row `m` of the contact model, of the columns that the conditions read."""
+        """A number over a row `m` of the contact model: of its id, and the columns that the conditions read."""
         contact = self.catalog.contact
-        names = {*self.needs.contact_columns, *([contact.timezone] if self._zones and contact.timezone else [])}
+        read = {*self.needs.contact_columns, *([contact.timezone] if self._zones and contact.timezone else [])}
         columns: list[exp.Expr] = [
-            exp.column(exp.to_identifier(name, quoted=True), table="m") for name in sorted(names)
+            exp.column(exp.to_identifier(name, quoted=True), table="m") for name in [contact.id, *sorted(read)]
         ]
-        if not columns:
-            return exp.cast(exp.Literal.number(0), "bigint")
         # the hash has 64 bits without sign, and the column has a sign
         hashed = exp.Anonymous(this="hash", expressions=columns)
         return exp.cast(exp.Mod(this=hashed, expression=exp.Literal.number(_PRIME)), "bigint")
@@ -256,13 +256,10 @@ class Group:
         merges = own and self.catalog.contact.merges is not None
         if merges:
             owner = exp.Coalesce(this=exp.column("into_id", table="g"), expressions=[key.copy()])
-        rows = exp.select(owner.as_("id"), *aggregates).from_(self._named().subquery("m"))
+        rows = exp.select(owner.as_("id"), *aggregates).from_(self._named(among=among).subquery("m"))
         if merges:
-            same = exp.EQ(this=exp.column("from_id", table="g"), expression=key.copy())
-            rows = rows.join(self._merges().subquery("g"), on=same, join_type="left")
+            rows = self._with_owners(rows, key)
         rows = rows.group_by(owner.copy())
-        if among:
-            rows = rows.where(_changed(owner))
         if len(self._bits) < WIDTH:
             known = exp.Is(this=exp.column(_NAME, table="m"), expression=exp.Null())
             rows = rows.where(exp.Not(this=known))
@@ -273,10 +270,34 @@ class Group:
             rows = rows.where(exp.Not(this=exp.Exists(this=again)))
         return rows
 
-    def _named(self) -> exp.Select:
+    def some_events(self) -> exp.Select:
+        """The statement that fills `SOME_EVENTS`: what of the model's events matters for the contacts in `CHANGED`."""
+        events, relation = self.catalog.events, self.catalog.events.relation
+        columns = {events.id, events.contact, events.name, events.time, events.loaded_at}
+        columns |= {name for name in self.needs.properties if name in relation.columns}
+        if events.data and any(name not in relation.columns for name in self.needs.properties):
+            columns.add(events.data)
+        rows = exp.select(*(
+            exp.column(exp.to_identifier(name, quoted=True), table="m") for name in sorted(columns)
+        )).from_(relation_table(relation, "m"))  # fmt: skip
+        owner: exp.Expr = self._contact_key(relation, events.contact)
+        if self.catalog.contact.merges is not None:
+            rows = self._with_owners(rows, owner)
+            owner = exp.Coalesce(this=exp.column("into_id", table="g"), expressions=[owner.copy()])
+        # their names are looked at later: few events are left by then, and comparing texts is dear
+        return rows.where(self._visible((), self.needs.lookback)).where(_changed(owner))
+
+    def _with_owners(self, rows: exp.Select, key: exp.Expr) -> exp.Select:
+        same = exp.EQ(this=exp.column("from_id", table="g"), expression=key.copy())
+        return rows.join(self._merges().subquery("g"), on=same, join_type="left")
+
+    def _scanned(self, *, among: bool) -> exp.Table:
+        return exp.table_(SOME_EVENTS, alias="m") if among else relation_table(self.catalog.events.relation, "m")
+
+    def _named(self, *, among: bool) -> exp.Select:
         """The model's events that may matter, each with its name as a bit; comparing texts is dear."""
         relation, reach = self.catalog.events.relation, self.needs.lookback
-        rows = exp.select("m.*").from_(relation_table(relation, "m"))
+        rows = exp.select("m.*").from_(self._scanned(among=among))
         if len(self._bits) >= WIDTH:
             return rows.where(self._visible(self.needs.events, reach))
         name = frames.text(relation, self.catalog.events.name, "m")
@@ -362,15 +383,13 @@ class Group:
     def repeated(self, *, among: bool = False) -> exp.Select:
         """The statement that fills `REPEATED`: events that some condition counts and that stand there twice.
 
-        `among`: which of them are of contacts of the table `CHANGED`, merged ones aside.
+        `among`: those of the table `SOME_EVENTS`.
         """
         events, relation = self.catalog.events, self.catalog.events.relation
         place = _as_it_stands(relation, events.id, "m")
         counted = self._counted_events()
-        if among and self.catalog.contact.merges is None:
-            counted = exp.and_(counted, _changed(self._contact_key(relation, events.contact)))
         twice = exp.select(frames.text(relation, events.id, "m").as_("event_id")).from_(
-            exp.select(place.as_(events.id, quoted=True)).from_(relation_table(relation, "m"))
+            exp.select(place.as_(events.id, quoted=True)).from_(self._scanned(among=among))
             .where(counted).group_by(place.copy()).having("COUNT(*) > 1").subquery("m")
         )  # fmt: skip
         own = exp.table_("events", db=self.catalog.state_schema, alias="o")
@@ -430,11 +449,10 @@ class Group:
             exp.EQ(this=exp.column("statement", table="k"), expression=exp.Placeholder(this="statement"))
         )  # fmt: skip
         who = exp.Coalesce(this=exp.column("contact_id", table="n"), expressions=[exp.column("contact_id", table="o")])
-        other = exp.NullSafeNEQ(this=exp.column("digest", table="n"), expression=exp.column("digest", table="o"))
         joined = exp.select(who.as_("contact_id")).from_(now.subquery("n")).join(
-            before.subquery("o"), on="o.contact_id = n.contact_id", join_type="full"
+            before.subquery("o"), on="o.digest = n.digest", join_type="full"
         )  # fmt: skip
-        return joined.where(other)
+        return joined.where("o.digest IS NULL OR n.digest IS NULL")
 
     def _aged_events(self) -> list[exp.Select]:
         """Contacts with an event that reached, since the tick before, an age at which some condition moves."""

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from compiler.audience import CHANGED, REPEATED, Group
+from compiler.audience import CHANGED, REPEATED, SOME_EVENTS, Group
 from compiler.errors import PenstockError
 from flows.engine.deployment import Deployed
 from flows.engine.guard import SMALL_AUDIENCE, too_few_remain, too_many_enter
@@ -117,28 +117,28 @@ class _Evaluation:
         return found
 
     def _moved(self) -> dict[str, int]:
-        """The workflows whose audience somebody entered or left -> how many left."""
+        """The workflows whose audience somebody entered or left -> how many left. Fills `tick_crossed`."""
         bits = {name: 1 << place for place, name in enumerate(self.triggers)}
         stage(self.work.warehouse, "tick_bits", pa.table(
             {"name": list(bits), "bit": list(bits.values())}, pa.schema([("name", pa.string()), ("bit", pa.int64())])
         ))  # fmt: skip
+        if not self.work.run(_CROSSED):
+            return {}
         return {row["name"]: row["leaving"] for row in self.work.rows(_MOVED)}
 
     def _flip(self, names: list[str]) -> int:
-        """Enter and leave by what flipped alone."""
+        """Enter and leave by what was crossed alone."""
         work = self.work
         if not names:
             return 0
-        work.run(_LEFT_BY_FLIP, names=names)
         edges = work.run(_EDGES_BY_FLIP, names=names)
-        if not edges:
-            return 0
-        for row in work.rows(_EDGES_OF, names=names):
+        for row in work.rows(_EDGES_OF, names=names) if edges and work.deployment.guard is not None else ():
             plan = self.triggers[row["workflow"]].admitting
             if plan is not None and too_many_enter(work, plan, row["edges"]):
                 edges -= work.run(_NO_EDGES, workflow=plan.workflow)
-        work.run(_BACK_BY_FLIP, names=names)
-        work.run(_NEW_BY_FLIP, names=names)
+        work.run(_CROSS, names=names)
+        if edges:
+            work.run(_NEW_BY_FLIP, names=names)
         return edges
 
 
@@ -148,6 +148,8 @@ def masks(work: Work, group: Group, key: list[str], *, among: bool = False) -> N
     merges = work.deployment.catalog.contact.merges is not None
     own = bool(names) and bool(work.rows(_OWN, names=names, merges=merges)[0]["found"])
     which = "among" if among else "all"
+    if among and names:
+        work.make(SOME_EVENTS, group.some_events, *key)
     if group.counted and work.make(REPEATED, lambda: group.repeated(among=among), which, *key):
         own = True
     elif own:
@@ -241,36 +243,39 @@ _KEPT_MEMBERS = """
     WHERE m.statement = $statement AND (m.mask & CAST($bit AS BIGINT)) <> 0
 """
 # Of a contact that is new to `audience_masks` it is not known what it was before: both ways are looked at.
-_LEFT_BY_MASK = "(f.mask & b.bit) = 0 AND (f.before IS NULL OR (f.before & b.bit) <> 0)"
-_ENTERED_BY_MASK = "(f.mask & b.bit) <> 0 AND (f.before IS NULL OR (f.before & b.bit) = 0)"
-_MOVED = (
-    "SELECT b.name, count(CASE WHEN " + _LEFT_BY_MASK + " THEN 1 END) AS leaving FROM tick_flips AS f "
-    "JOIN tick_bits AS b ON (" + _LEFT_BY_MASK + ") OR (" + _ENTERED_BY_MASK + ") GROUP BY b.name ORDER BY b.name"
-)
-_LEFT_BY_FLIP = (
-    "UPDATE audience_members SET member = FALSE, since = $tick_at WHERE member AND EXISTS ("
-    "SELECT 1 FROM tick_flips AS f JOIN tick_bits AS b ON " + _LEFT_BY_MASK + " WHERE list_contains($names, b.name) "
-    "AND b.name = audience_members.name AND f.contact_id = audience_members.contact_id)"
-)
-_EDGES_BY_FLIP = (
-    "INSERT INTO tick_edges SELECT b.name, f.contact_id, coalesce(a.edge, 0) + 1 FROM tick_flips AS f "
-    "JOIN tick_bits AS b ON " + _ENTERED_BY_MASK + " "
-    "LEFT JOIN audience_members AS a ON a.name = b.name AND a.contact_id = f.contact_id "
-    "WHERE list_contains($names, b.name) AND NOT coalesce(a.member, FALSE)"
-)
+_CROSSED = """
+    CREATE OR REPLACE TEMP TABLE tick_crossed AS
+    SELECT b.name, f.contact_id, (f.mask & b.bit) <> 0 AS inside, a.member, a.edge
+    FROM tick_flips AS f
+    JOIN tick_bits AS b ON f.before IS NULL OR (f.mask & b.bit) <> (f.before & b.bit)
+    LEFT JOIN audience_members AS a ON a.name = b.name AND a.contact_id = f.contact_id
+    WHERE coalesce(a.member, FALSE) <> ((f.mask & b.bit) <> 0)
+"""
+_MOVED = """
+    SELECT c.name, count(CASE WHEN NOT c.inside THEN 1 END) AS leaving FROM tick_crossed AS c
+    GROUP BY c.name ORDER BY c.name
+"""
+_EDGES_BY_FLIP = """
+    INSERT INTO tick_edges
+    SELECT c.name, c.contact_id, coalesce(c.edge, 0) + 1 FROM tick_crossed AS c
+    WHERE c.inside AND list_contains($names, c.name)
+"""
 _EDGES_OF = """
     SELECT workflow, count(*) AS edges FROM tick_edges WHERE list_contains($names, workflow)
     GROUP BY workflow ORDER BY workflow
 """
-_BACK_BY_FLIP = """
-    UPDATE audience_members SET member = TRUE, since = $tick_at, edge = g.edge FROM tick_edges AS g
-    WHERE list_contains($names, g.workflow) AND audience_members.name = g.workflow
-        AND audience_members.contact_id = g.contact_id
+# A row that was there has an edge number. Whose entry the size guard holds is in no edge, and stays as it was.
+_CROSS = """
+    UPDATE audience_members SET member = x.inside, since = $tick_at, edge = x.edge FROM (
+        SELECT c.name, c.contact_id, c.inside, coalesce(g.edge, c.edge) AS edge
+        FROM tick_crossed AS c LEFT JOIN tick_edges AS g ON g.workflow = c.name AND g.contact_id = c.contact_id
+        WHERE list_contains($names, c.name) AND c.edge IS NOT NULL AND (NOT c.inside OR g.edge IS NOT NULL)
+    ) AS x
+    WHERE audience_members.name = x.name AND audience_members.contact_id = x.contact_id
 """
 _NEW_BY_FLIP = """
     INSERT INTO audience_members
-    SELECT g.workflow, g.contact_id, TRUE, $tick_at, g.edge, NULL FROM tick_edges AS g
-    WHERE list_contains($names, g.workflow) AND NOT EXISTS (
-        SELECT 1 FROM audience_members AS a WHERE a.name = g.workflow AND a.contact_id = g.contact_id
-    )
+    SELECT c.name, c.contact_id, TRUE, $tick_at, g.edge, NULL
+    FROM tick_crossed AS c JOIN tick_edges AS g ON g.workflow = c.name AND g.contact_id = c.contact_id
+    WHERE list_contains($names, c.name) AND c.edge IS NULL
 """

@@ -2,8 +2,9 @@
 
 The argument has `workload`, `phase` (`prepare` or `run`) and `data`, a folder with contacts.parquet and for w1
 events.parquet. `run` times the work and prints digests of its results, to compare with other engines. w1: twenty
-audiences. w2: `prepare` makes the state that an engine leaves in the middle of a journey of fifty steps, `run` is one
-tick over it, committed; its digests are of positions, transitions and actions.
+audiences; with `mode` incremental once more after 1 % of the contacts changed. w2: `prepare` makes the state that an
+engine leaves in the middle of a journey of fifty steps, `run` is one tick over it, committed; its digests are of
+positions, transitions and actions.
 """
 
 from __future__ import annotations
@@ -43,16 +44,21 @@ def main(arguments: list[str]) -> int:
 
     config: dict[str, Any] = json.loads(arguments[0])
     data = Path(config["data"])
-    match config.get("workload"), config["phase"]:
-        case "w1", "prepare":
+    again = data / "penstock-w1-again.duckdb"
+    match config.get("workload"), config["phase"], config.get("mode"):
+        case "w1", "prepare", "incremental":
+            peer_audiences.prepare_again(again, data)
+        case "w1", _, "incremental":
+            print(json.dumps(peer_audiences.run_again(again)))
+        case "w1", "prepare", _:
             peer_audiences.prepare(data / "penstock-w1.duckdb", data)
-        case "w1", _:
+        case "w1", _, _:
             print(json.dumps(peer_audiences.run(data / "penstock-w1.duckdb")))
-        case "w2", "prepare":
+        case "w2", "prepare", _:
             prepare(data / "penstock-w2.duckdb", data / "contacts.parquet")
-        case "w2", _:
+        case "w2", _, _:
             print(json.dumps(run(data / "penstock-w2.duckdb")))
-        case other, _:
+        case other, _, _:
             print(f"no workload {other!r} here; there are w1, w2", file=sys.stderr)
             return 2
     return 0

@@ -98,3 +98,7 @@ def test_the_digest_is_that_of_plain_conditions(tmp_path: Path) -> None:
     assert found["counts"] == [sum(column) for column in zip(*held, strict=True)]
     assert sum(count > 0 for count in found["counts"]) >= 17
     assert found["checksum"] == sum(mask * (number % 1009) for number, mask in enumerate(masks))
+    peer_audiences.prepare_again(tmp_path / "again.duckdb", tmp_path)
+    again = peer_audiences.run_again(tmp_path / "again.duckdb")
+    assert (again["counts"], again["checksum"]) == (found["counts"], found["checksum"])
+    assert 4 <= again["looked_at"] < 60  # with those whose events are at the very edge of a window

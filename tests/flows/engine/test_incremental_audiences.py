@@ -118,11 +118,11 @@ def test_only_who_may_have_changed_is_as_good_as_everybody(pair: tuple[Warehouse
     both = Both(pair, random, list(audience_data.KINDS)[seed % 4])
     both.load("happened", [both.data.event(CONTACTS, START) for _ in range(60)])
     made = Conditions(random)
-    texts = [made.text() for _ in range(12)]
+    texts = [made.text() for _ in range(8)]
     clock = VirtualClock(START)
     deployed = deployment(pair[0], texts)
     evaluators = [Evaluator(deployed, clock, incremental=incremental) for incremental in (True, False)]
-    for tick in range(12):
+    for tick in range(8):
         for evaluator, warehouse in zip(evaluators, pair, strict=True):
             report = evaluator.tick(warehouse)
             assert not report.set_aside
