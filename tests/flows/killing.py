@@ -355,6 +355,15 @@ def penstock_run(folder: str, environment: dict[str, str]) -> None:
     sys.exit(cli.run(["run", "--output", "json", "--project-dir", folder]))
 
 
+def penstock_loop(folder: str, environment: dict[str, str]) -> None:
+    """`penstock run --every 1s` until a signal ends it, its output in `loop.out`; the body of a process."""
+    os.environ.update(environment)
+    with (Path(folder) / "loop.out").open("w", encoding="utf-8") as sink:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+    sys.exit(cli.run(["run", "--every", "1s", "--project-dir", folder]))
+
+
 def started(
     body: Callable[[str, dict[str, str]], None], kiosk: Kiosk, crash_at: str = "", *, folder: Path | None = None,
     **environment: str,

@@ -26,6 +26,11 @@ class Server:
     """A running server; every database that a test asks for is a new one."""
 
     port: int
+    control: tuple[str, ...] = ()
+
+    def crash(self) -> None:
+        """End every process of the server at once and start it again: what was not committed is gone."""
+        _run([*self.control, "-m", "immediate", "-w", "restart"])
 
     def parameters(self, database: str = "postgres") -> dict[str, str | int]:
         """What libpq needs to connect."""
@@ -69,8 +74,8 @@ def _unprivileged() -> str | None:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    """Start a cluster and stop it; its folder is removed."""
+def server(*, durable: bool = False) -> Iterator[Server]:
+    """Start a cluster and stop it; its folder is removed. A `durable` one loses no commit when it crashes."""
     programs = binaries()
     if programs is None:
         raise RuntimeError(why_not())
@@ -78,7 +83,7 @@ def server() -> Iterator[Server]:
     port = _free_port()
     options = (
         f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c full_page_writes=off"
-        " -c synchronous_commit=off -c max_connections=100 -c shared_buffers=32MB -c jit=off"
+        f" -c synchronous_commit={'on' if durable else 'off'} -c max_connections=100 -c shared_buffers=32MB -c jit=off"
     )
     data, log = str(folder / "data"), str(folder / "log")
     user = _unprivileged() if os.getuid() == 0 else None
@@ -87,9 +92,10 @@ def server() -> Iterator[Server]:
     try:
         made = ["-U", USER, "-A", "trust", "-E", "UTF8", "--lc-collate=C", "--lc-ctype=C.UTF-8", "--no-sync"]
         _run([str(programs / "initdb"), "-D", data, *made])
-        _run([str(programs / "pg_ctl"), "-D", data, "-l", log, "-o", options, "-w", "start"])
+        control = (str(programs / "pg_ctl"), "-D", data, "-l", log, "-o", options)
+        _run([*control, "-w", "start"])
         try:
-            yield Server(port)
+            yield Server(port, control)
         finally:
             _run([str(programs / "pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop"])
     finally:
