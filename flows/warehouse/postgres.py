@@ -249,11 +249,11 @@ class PostgresWarehouse(Warehouse):
         if text.startswith(_REPLACED_TEMPORARY):
             self._own.add(text.removeprefix(_REPLACED_TEMPORARY).split('"')[1])
             text = _BUT_THIS + text if self._read_only else text
-        cursor = self._open_connection().cursor()
+        connection = self._open_connection()
         try:
+            cursor = connection.cursor()
             cursor.execute(text.encode(), values)
         except psycopg.Error as error:
-            cursor.close()
             raise self._refused(error) from error
         return cursor
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pyarrow as pa
 import pytest
 
-from compiler.errors import WarehouseError, WarehouseLocked
+from compiler.errors import WarehouseAway, WarehouseError, WarehouseLocked
 from flows.journal.tables import stage
 from flows.warehouse.base import Warehouse
 from flows.warehouse.postgres import PostgresWarehouse
@@ -56,6 +56,19 @@ def test_a_conflict_names_the_session_that_has_its_turn(parameters: Parameters) 
         PostgresWarehouse(parameters, state="another", wait=SHORT).close()
         PostgresWarehouse(parameters).close()
     PostgresWarehouse(parameters, state="penstock", wait=SHORT).close()
+
+
+def test_a_session_that_the_server_ended_is_away_whatever_is_asked_of_it(parameters: Parameters) -> None:
+    with PostgresWarehouse(parameters) as warehouse, PostgresWarehouse(parameters) as administrator:
+        [row] = warehouse.rows("select pg_backend_pid() as pid")
+        administrator.rows("select pg_terminate_backend($pid)", row)
+        asked = (
+            lambda: warehouse.rows("select 1"), lambda: warehouse.fetch("select 1"),
+            lambda: warehouse.load(("t",), pa.table({"a": [1]})), warehouse.transaction().__enter__,
+        )  # fmt: skip
+        for ask in asked:
+            with pytest.raises(WarehouseAway, match="connection"):
+                ask()
 
 
 def test_a_session_becomes_its_role(parameters: Parameters) -> None:
