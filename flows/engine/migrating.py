@@ -146,7 +146,8 @@ _TIMES = """
 _MOVED_JOURNAL = """
     SELECT $workflow AS workflow, $version AS version, m.enrollment_id, m.contact_id, m.key, m.target AS step,
         'rest' AS kind, NULL AS what, NULL AS outcome, m.logical_at AS due, NULL AS action_id, 'migrated' AS cause,
-        CASE WHEN n.visits IS NOT NULL THEN json_object('steps', n.steps, 'visits', n.visits) END AS details
+        CASE WHEN coalesce(n.steps, n.arms, n.visits) IS NOT NULL
+            THEN json_object('steps', n.steps, 'arms', n.arms, 'visits', n.visits) END AS details
     FROM tick_migrating AS m JOIN enrollments AS n ON n.enrollment_id = m.enrollment_id WHERE m.target IS NOT NULL
 """
 _MOVED = """

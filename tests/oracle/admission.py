@@ -66,6 +66,15 @@ class Admission:
                 candidate.since = candidate.since or candidate.time
                 self.waiting.setdefault(workflow.name, []).append(candidate)
 
+    def merge(self, one: str, into: str) -> None:
+        """Members and candidates of a contact are the other one's."""
+        for members in self.members.values():
+            if one in members:
+                members.add(into)
+        for candidates in self.waiting.values():
+            for candidate in candidates:
+                candidate.contact = into if candidate.contact == one else candidate.contact
+
     def _asked(self, workflow: Workflow) -> list[Candidate]:
         mine = [each for name, each in self.world.asked if name == workflow.name]
         self.world.asked = [(name, each) for name, each in self.world.asked if name != workflow.name]
@@ -111,9 +120,9 @@ class Admission:
             raise Unsupported(str(trigger["from"]))
         newest: dict[str, dict[str, Any]] = {}
         for row in self.world.rows(str(trigger["from"])[5:-2]):
-            newest[str(row[trigger["key"]])] = row
+            newest[str(row[column(trigger["key"])])] = row
         for key, row in newest.items():
-            contact, time = str(row[trigger["contact"]]), moment(row[trigger["at"]])
+            contact, time = self.world.owner(str(row[column(trigger["contact"])])), moment(row[column(trigger["at"])])
             known = (workflow.name, key)
             if known in self.considered or time > self.world.tick or contact not in self.world.contacts:
                 continue
@@ -205,3 +214,8 @@ class Admission:
         )
         self.world.enrollments.append(enrollment)
         self.log.enter(enrollment)
+
+
+def column(text: object) -> str:
+    """The column of the model that an expression names, `at` or `entry.at`."""
+    return str(text).removeprefix("entry.")

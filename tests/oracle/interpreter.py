@@ -15,7 +15,7 @@ from tests.oracle.sql import parse
 from tests.oracle.workflow import ACTIONS, MESSAGES, OUTWARD, Node, Workflow, expired
 from tests.oracle.world import World
 
-KNOWN = set("id title config contacts events models changes scores workflows publish control".split())
+KNOWN = set("id title config contacts events models changes scores workflows publish control merges".split())
 KNOWN |= set("destination templates ticks expect".split())
 
 
@@ -66,6 +66,9 @@ class Interpreter:
         world = self.world
         world.show(tick)
         self.log.tick = tick
+        for row in sorted(self.case.get("merges", []), key=lambda row: moment(row["at"])):
+            if moment(row["at"]) <= tick:
+                self._merge(str(row["from"]), world.owner(str(row["into"])))
         world.controlled(self.versions)
         current = []
         for versions in self.versions.values():
@@ -79,6 +82,25 @@ class Interpreter:
         self._exits(EXITS_AGAIN)
         self._advance()
         self.delivery.deliver()
+
+    def _merge(self, one: str, into: str) -> None:
+        """A contact becomes part of another, once; one in a circle, or into nobody, is none."""
+        world = self.world
+        if one in world.owners or one == into or into not in world.contacts:
+            return
+        if one not in world.contacts:
+            raise Unsupported("a merge of an id that is no contact")
+        theirs = {(each.workflow.name, each.key) for each in world.enrollments if each.contact == into}
+        for enrollment in world.enrollments:
+            if enrollment.contact != one:
+                continue
+            if enrollment.active and (enrollment.workflow.name, enrollment.key) in theirs:
+                self._leave(enrollment, "merged", MOVES)
+            elif enrollment.reason != "merged":
+                enrollment.contact = into
+        self.admission.merge(one, into)
+        world.merge(one, into)
+        world.show(world.tick)
 
     def _migrate(self, workflow: Workflow) -> None:
         """Moves who is in flight in an earlier version, by the ids of the steps."""
@@ -252,15 +274,16 @@ class Interpreter:
         node = enrollment.node
         assert node is not None
         share = 100 * bucket(node.step.get("salt") or f"{enrollment.workflow.name}:{node.id}", enrollment.contact)
-        if node.id in enrollment.done and enrollment.arms.get(node.id) in node.arms:
-            return self._pass(enrollment, enrollment.arms[node.id])
+        kept = enrollment.arms.get(node.id)
+        if kept in node.arms and node.id in enrollment.done:
+            return self._pass(enrollment, kept)
         total, chosen = 0.0, list(node.step["split"])[-1]
         for arm, weight in node.step["split"].items():
             total += weight
             if total > share:
                 chosen = arm
                 break
-        enrollment.arms[node.id] = chosen
+        enrollment.arms[node.id] = chosen = kept if kept in node.arms else chosen
         enrollment.passed.add(node.id)
         self.log.write(STEPS, enrollment, enrollment.place(), enrollment.at, node.id, f"split={chosen}")
         return self._pass(enrollment, chosen)
@@ -327,7 +350,8 @@ class Interpreter:
         values = {name: _constant(reading, value) for name, value in given.items()}
         match node.kind:
             case "set":
-                world.fields |= {(contact, name): value for name, value in values.items()}
+                for name, value in values.items():
+                    world.write_field(contact, name, value)
             case "score":
                 for name, value in values.items():
                     world.points[contact, name] = world.points.get((contact, name), 0) + (value or 0)

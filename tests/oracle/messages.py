@@ -34,9 +34,9 @@ class Messages:
             return "bounced"
         if not world.column(contact, ADDRESSES[channel]):
             return "no_address"
-        if world.column(contact, "unsubscribed") and not transactional:
+        if world.opted_out(contact) and not transactional:
             return "unsubscribed"
-        if group and group in (world.column(contact, "unsubscribed_groups") or []) and not transactional:
+        if group and group in world.left_groups(contact) and not transactional:
             return "unsubscribed_group"
         require = enrollment.workflow.policy.get("require")
         if isinstance(require, dict):
@@ -79,7 +79,7 @@ class Messages:
         counted = [
             intent
             for each in self.world.enrollments
-            if each.contact == enrollment.contact
+            if self.world.owner(each.contact) == enrollment.contact
             for intent in each.intents
             if intent.channel in channels
             and not intent.node.step.get("transactional", False)

@@ -51,6 +51,10 @@ class World:
     asked: list[Any] = field(default_factory=list)
     """Candidates that `enroll` steps made, for the next tick."""
     paused: frozenset[str] = frozenset()
+    owners: dict[str, str] = field(default_factory=dict)
+    """Whom each merged contact became part of."""
+    rows_of: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The columns of every contact, of merged ones too."""
     enrollments: list[Any] = field(default_factory=list)
     all_events: list[Event] = field(default_factory=list)
     seen_events: dict[str, list[Event]] = field(default_factory=dict)
@@ -68,12 +72,15 @@ class World:
         for row in changes:
             if moment(row["at"]) <= tick:
                 self._put(str(row["contact"]), row["set"])
+        self.rows_of = dict(self.contacts)
+        for merged in self.owners:
+            self.contacts.pop(merged, None)
         self.seen_events = {}
         taken: set[str] = set()
         for event in sorted(self.all_events, key=lambda each: each.loaded):
             if event.seen <= tick and event.id not in taken:
                 taken.add(event.id)
-                self.seen_events.setdefault(event.contact, []).append(event)
+                self.seen_events.setdefault(self.owner(event.contact), []).append(event)
 
     def _put(self, contact: str, columns: dict[str, Any]) -> None:
         if contact not in self.contacts:
@@ -89,6 +96,48 @@ class World:
         if (contact, name) in self.fields:
             return self.fields[contact, name]
         return self.contacts[contact].get(name)
+
+    def owner(self, contact: str) -> str:
+        """The contact that one has become, or is."""
+        while contact in self.owners:
+            contact = self.owners[contact]
+        return contact
+
+    def merge(self, one: str, into: str) -> None:
+        """What is kept about a contact goes over to the one that stays."""
+        self.owners[one] = into
+        for (contact, tag), written in list(self.tags.items()):
+            if contact == one:
+                del self.tags[contact, tag]
+                if written:
+                    self.tags[into, tag] = True
+        self.campaigns = {(into if contact == one else contact, name) for contact, name in self.campaigns}
+        for (contact, name), added in list(self.points.items()):
+            if contact == one:
+                self.points[into, name] = self.points.get((into, name), 0) + added
+        kept: dict[tuple[str, str], Any] = {}
+        for (contact, name), value in self.fields.items():  # in the order of writing
+            kept[into if contact == one else contact, name] = value
+        self.fields = kept
+        self.asked = [
+            (name, (at, number, into if who == one else who, entry)) for name, (at, number, who, entry) in self.asked
+        ]
+
+    def write_field(self, contact: str, name: str, value: Any) -> None:
+        """The last write stands last."""
+        self.fields.pop((contact, name), None)
+        self.fields[contact, name] = value
+
+    def opted_out(self, contact: str) -> bool:
+        """Whether the contact, or one that became part of it, is unsubscribed."""
+        if self.column(contact, "unsubscribed"):
+            return True
+        return any(self.rows_of[each].get("unsubscribed") for each in self.owners if self.owner(each) == contact)
+
+    def left_groups(self, contact: str) -> set[str]:
+        """The groups that either is unsubscribed from."""
+        sides = [contact, *(each for each in self.owners if self.owner(each) == contact)]
+        return {group for each in sides for group in self.rows_of[each].get("unsubscribed_groups") or []}
 
     def has_tag(self, contact: str, tag: str) -> bool:
         """Whether the contact has a tag, by a workflow or by the model."""
