@@ -149,6 +149,7 @@ class Plan:
             contact's enrollments advance one after another.
         reads_entry: some condition, value or text of its steps or exits reads the entry's row.
         lookback: seconds before T that it reads events, besides those since each entry; None for all history.
+        audience_events: event names that its audience reads.
         counted: steps whose visits are counted, because they can be met again.
         since_steps: steps whose logical times are kept, because conditions count from them.
         grace: seconds by which an action may be late without starting the clock anew.
@@ -179,6 +180,7 @@ class Plan:
     conditions: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0
     step_ids: tuple[str, ...] = ()
+    audience_events: frozenset[str] = frozenset()
     counted: frozenset[str] = frozenset()
     since_steps: frozenset[str] = frozenset()
     grace: float = 0.0

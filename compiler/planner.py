@@ -171,6 +171,7 @@ class _Planner:
             reads_entry=self._reads_entry(needs),
             conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
             step_ids=tuple(node.id for node in self.graph.nodes),
+            audience_events=self.entry.audience.events if self.entry.audience is not None else frozenset(),
             counted=frozenset(counted_steps(self.graph)), since_steps=self._tracked(), grace=self._timing().grace,
         )  # fmt: skip
 

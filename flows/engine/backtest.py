@@ -67,7 +67,10 @@ class _Backtest:
         self.evaluator = Evaluator(deployment, self.clock)
         self.recheck = rechecker(self.evaluator)
         plans = deployment.plans
-        read = {name for plan in plans for name in (*plan.events, *plan.wakes, *plan.trigger_events)}
+        read = {
+            name for plan in plans
+            for name in (*plan.events, *plan.wakes, *plan.trigger_events, *plan.audience_events)
+        }  # fmt: skip
         self.reads_sent = bool(read & _SENT_EVENTS)
         self.watching = [plan.workflow for plan in plans if plan.watches_state]
         # whoever is in an audience may change with every event, and by time alone

@@ -140,7 +140,10 @@ class _Copier:
         done = {contact.relation.place, events.relation.place}
         self.scratch.relation(contact.relation)
         if events.relation.place != contact.relation.place:
-            names = {name for plan in plans for name in (*plan.events, *plan.wakes, *plan.trigger_events)}
+            names = {
+                name for plan in plans
+                for name in (*plan.events, *plan.wakes, *plan.trigger_events, *plan.audience_events)
+            }  # fmt: skip
             self._events(None if events.relation.name in named or not plans else sorted(names))
         if contact.merges is not None and contact.merges.relation.place not in done:
             done.add(contact.merges.relation.place)
