@@ -58,7 +58,7 @@ class Patience:
         if now >= self._until:
             return False
         if now >= self._say_at:
-            LOGGER.warning("waiting for the warehouse file: %s", holder)
+            LOGGER.warning("waiting for the warehouse: %s", holder)
             self._say_at = self._until + 1
         time.sleep(min(self._pause, max(0.0, self._until - now)))
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)

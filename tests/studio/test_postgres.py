@@ -185,6 +185,14 @@ def test_a_project_is_built_applied_and_delivers(greenhouse: Greenhouse) -> None
     assert green.data("run")["delivered"] == {}, "a second run sends nothing again"
     _look(green)
     assert green.hooks.unsigned == 0 and len(green.mail.messages) == 2, "who only looks sends nothing"
+    replaced(green.folder / "workflows/sowing.yaml", "wait: 9000d", "wait: 9500d")
+    green.penstock("plan")
+    green.penstock("apply", "--yes", "--in-flight", "migrate")
+    green.penstock("run")
+    green.penstock("pause", "sowing")
+    green.penstock("run")
+    green.penstock("resume", "sowing")
+    green.penstock("approve", "sowing", "--because", "looked at it", code=2)
     assert PASSWORD not in green.said
     kept = [file for file in green.folder.rglob("*") if file.is_file() and PASSWORD.encode() in file.read_bytes()]
     assert kept == []
@@ -202,6 +210,10 @@ def _look(green: Greenhouse) -> None:
     assert waits.startswith("in flight · sowing, 18") and "tag:small ok" in waits
     walked = green.data("preview", "sowing", "--contact", "17", "--until", "40d")
     assert [item["subject"] for item in walked["timeline"] if item["subject"]] == ["Sow well, Ida"]
+    tested = green.data("backtest", "sowing", "--since", "2026-01-31", "--until", "2026-02-03")
+    assert tested["events"] == 3
+    replayed = green.data("replay", "--since", "1")
+    assert (len(replayed["ticks"]), replayed["accuracy"]) == (2, 1.0) and replayed["decisions"] > 5
     checks = {check["name"]: check for check in green.data("doctor")["checks"]}
     assert checks["warehouse"]["status"] == "ok"
     assert "PostgreSQL database test_" in checks["warehouse"]["detail"]
