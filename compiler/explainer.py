@@ -102,7 +102,7 @@ def script(plan: Plan, dialect: str) -> str:
     for number, statement in enumerate(statements(plan), start=1):
         lines += ["", f"-- {number} · {statement.name}", f"-- {statement.purpose}"]
         if statement.table is not None:
-            lines.append(f"create or replace temp table {statement.table} as")
+            lines.append(f"create {'or replace ' if dialect == 'duckdb' else ''}temp table {statement.table} as")
         lines.append(statement.sql(dialect) + ";")
     return "\n".join(lines) + "\n"
 

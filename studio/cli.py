@@ -111,7 +111,9 @@ def validate(
 def compile_(
     options: Options,
     select: Select = None,
-    dialect: Annotated[Literal["duckdb"], typer.Option(help="SQL of this warehouse.")] = "duckdb",
+    dialect: Annotated[
+        Literal["duckdb", "postgres"] | None, typer.Option(help="SQL of this warehouse; by default the target's.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; fail when the exposures file differs.")
     ] = False,

@@ -56,6 +56,7 @@ class Project:
 
     def __init__(self, path: str | Path | None = None, target: str | None = None) -> None:
         self._project = load_project(Path(path) if path is not None else None, target)
+        self._dialect = self._project.warehouse.location.dialect
 
     @property
     def name(self) -> str:
@@ -203,12 +204,12 @@ class Workflow:
     @property
     def sql(self) -> str:
         """The statements of a tick, readable, in the order in which they run."""
-        return script(self._plan, "duckdb")
+        return script(self._plan, self.project._dialect)
 
     @property
     def plan(self) -> dict[str, Any]:
         """The plan as plain data: entry, statements, actions."""
-        return describe(self._plan, "duckdb")
+        return describe(self._plan, self.project._dialect)
 
     @property
     def diagram(self) -> str:
@@ -283,7 +284,7 @@ class Audience:
     @property
     def sql(self) -> str:
         """The query that gives the contact ids, readable; `$tick_at` is the instant."""
-        return self.members.sql(dialect="duckdb", pretty=True, comments=False)
+        return self.members.sql(dialect=self.project._dialect, pretty=True, comments=False)
 
     @cached_property
     def frame(self) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from typing import ClassVar
 from compiler.errors import WarehouseLocked
 from flows.warehouse.base import Warehouse
 from flows.warehouse.lock import DEFAULT_WAIT, Patience, SidecarLock
+from flows.warehouse.postgres_dialect import PenstockPostgres
 
 Open = Callable[[], Warehouse]
 
@@ -22,6 +23,8 @@ class Location(ABC):
 
     type: ClassVar[str]
     """The `type` of a target in dbt's profiles.yml."""
+    dialect: ClassVar[str]
+    """Name of the sqlglot dialect of its SQL."""
 
     @property
     @abstractmethod
@@ -57,6 +60,7 @@ class FileLocation(Location):
 
     path: Path
     type: ClassVar[str] = "duckdb"
+    dialect: ClassVar[str] = "duckdb"
 
     @property
     def label(self) -> str:
@@ -100,6 +104,7 @@ class ServerLocation(Location):
     parameters: Mapping[str, str | int] = field(repr=False)
     role: str | None = None
     type: ClassVar[str] = "postgres"
+    dialect: ClassVar[str] = PenstockPostgres.__name__.lower()
 
     @property
     def label(self) -> str:
@@ -122,3 +127,7 @@ class ServerLocation(Location):
     def building(self, wait: timedelta = DEFAULT_WAIT) -> Iterator[Open]:
         """See `Location.building`: the server keeps dbt and the engine apart, so nobody waits."""
         yield lambda: self.open("", read_only=True)
+
+
+DIALECTS: Mapping[str, str] = {location.type: location.dialect for location in (FileLocation, ServerLocation)}
+"""Type of a target -> the sqlglot dialect of its SQL."""

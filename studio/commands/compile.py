@@ -13,6 +13,7 @@ from compiler.plan import Plan
 from compiler.planner import Settings, plan
 from compiler.workflow import Workflow
 from flows.project import Project, load_project
+from flows.warehouse.location import DIALECTS
 from studio.commands.validate import counted
 from studio.console import Console, to_json
 from studio.exposures import exposures, exposures_drift, exposures_file, write_exposures
@@ -46,7 +47,7 @@ def compiled(project: Project, select: Collection[str] = ()) -> list[Compiled]:
     ]
 
 
-def run(options: Options, *, select: Collection[str], dialect: str, check: bool) -> int:
+def run(options: Options, *, select: Collection[str], dialect: str | None, check: bool) -> int:
     """Compile and write; with `check` only compare the exposures file.
 
     Returns:
@@ -54,6 +55,8 @@ def run(options: Options, *, select: Collection[str], dialect: str, check: bool)
     """
     started = perf_counter()
     project = load_project(options.project_dir, options.target)
+    warehouse = dialect or project.warehouse.type
+    dialect = DIALECTS[warehouse]
     console = Console(options)
     report = check_project(project, select=select)
     if report.errors:
@@ -71,7 +74,7 @@ def run(options: Options, *, select: Collection[str], dialect: str, check: bool)
     written += write_schemas(project.folder, project.catalog())
     lines = [_line(item, file, project.folder) for item, file in zip(plans, files, strict=True)]
     lines += [f"wrote {file.relative_to(project.folder)}" for file in written]
-    lines.append(f"{counted(len(plans), 'workflow')} compiled to {dialect} · {perf_counter() - started:.1f}s")
+    lines.append(f"{counted(len(plans), 'workflow')} compiled to {warehouse} · {perf_counter() - started:.1f}s")
     data = {
         "workflows": [{"workflow": item.plan.workflow, "sql": file, "plan": file.with_suffix(".json"),
                        "diagram": file.with_suffix(".mmd")} for item, file in zip(plans, files, strict=True)],

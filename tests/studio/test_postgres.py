@@ -175,6 +175,7 @@ def test_a_project_is_built_applied_and_delivers(greenhouse: Greenhouse) -> None
     green.penstock("dbt", "build", "--quiet")
     assert green.data("validate")["problems"] == []
     assert "sowing" in green.penstock("plan")
+    assert "JSONB_BUILD_OBJECT" in green.penstock("compile", "--select", "sowing")
     green.penstock("apply", "--yes")
     assert green.data("run")["delivered"] == {"sent": 3}
     received = {(mail.recipients[0], mail.header("Subject")) for mail in green.mail.messages}
