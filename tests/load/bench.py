@@ -1,6 +1,7 @@
-"""What `make bench` prints: the tick against hand-written SQL, an idle tick, `penstock validate`, and a backtest.
+"""What `make bench` prints: the tick against hand-written SQL, an idle tick, what its cost depends on, a stream of
+events, `penstock validate`, and a backtest.
 
-    python -m tests.load.bench [--quick] [--runs N] [--only tick|validate|backtest]
+    python -m tests.load.bench [--quick] [--runs N] [--minutes M] [--only tick|scaling|stream|validate|backtest]
 
 Both sides tick from copies of one file to committed results, which are compared; runs are interleaved, so that the
 ratio survives a noisy machine. The file is kept in BENCH_WORK (default: a folder in TMPDIR or /tmp).
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -23,10 +25,15 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.warehouse.duckdb import DuckDBWarehouse
-from tests.load import backtest, compare, data, validation
+from tests.load import backtest, compare, data, scaling, validation
 from tests.load.sides import Run, Side
 
-RATIO = 1.5
+RATIO = SCALE = 1.5
+WORKFLOWS = 100
+STEPS = 500
+PLAN_SECONDS = 2.0
+EVENTS_PER_SECOND = 1_000
+LAG_SECONDS = 20.0
 VALIDATE_SECONDS = 2.0
 
 
@@ -35,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load.bench", description="What `make bench` prints.")
     parser.add_argument("--quick", action="store_true", help="100 thousand enrollments and 1 million events")
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each side (5)")
-    parser.add_argument("--only", choices=["tick", "validate", "backtest"], help="leave the other parts out")
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, help="length of the stream of events (1; 10 for the target)"
+    )
+    parser.add_argument("--only", choices=["tick", "scaling", "stream", "validate", "backtest"],
+                        help="leave the other parts out")  # fmt: skip
     chosen = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
@@ -43,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     equal = True
     if chosen.only in (None, "tick"):
         equal = tick(console, data.QUICK if chosen.quick else data.FULL, chosen.runs)
+    if chosen.only in (None, "scaling"):
+        scale(console, chosen.runs)
+    if chosen.only in (None, "stream"):
+        found = scaling.stream(EVENTS_PER_SECOND, chosen.minutes)
+        console.print(found.told(EVENTS_PER_SECOND, chosen.minutes * 60) + f"; target <= {LAG_SECONDS:.0f} s: "
+                      f"{_verdict(max(found.lags), LAG_SECONDS)}")  # fmt: skip
     if chosen.only in (None, "validate"):
         validate(console, chosen.runs)
     if chosen.only in (None, "backtest"):
@@ -114,6 +131,34 @@ def _print_comparison(console: Console, differing: dict[str, tuple[int, int, int
         )
     console.print(f"results {'equal' if equal else 'NOT EQUAL'}: {', '.join(told)}")
     return equal
+
+
+# ---------------------------------------------------------------- what the cost depends on
+
+
+def scale(console: Console, runs: int) -> None:
+    """Measure and print what makes a tick dearer, an idle tick of many workflows, and planning."""
+    small = scaling.Size(2_000, 20_000, 100_000, 100_000)
+    sizes = [small, replace(small, idle=10 * small.idle), replace(small, old=10 * small.old)]
+    few, *more = scaling.ticks_of(sizes, runs)
+    console.print(f"tick with {small.told()}: {_spread([run.wall for run in few])} s")
+    for what, many in zip(("10 times the idle enrollments", "10 times the older events"), more, strict=True):
+        ratio = median(run.wall for run in many) / median(run.wall for run in few)
+        by_cpu = median(run.cpu for run in many) / median(run.cpu for run in few)
+        console.print(f"  {what}: {_spread([run.wall for run in many])} s, ratio of medians {ratio:.2f} (by cpu "
+                      f"{by_cpu:.2f}); target <= {SCALE}: {_verdict(ratio, SCALE)}")  # fmt: skip
+    idle = scaling.idle_ticks(WORKFLOWS, 100_000, 1_000_000, runs)
+    by_cpu = median(run.cpu for run in idle)
+    console.print(f"idle tick, {WORKFLOWS} workflows, 40 of them with audiences, 100,000 contacts, 1,000,000 events: "
+                  f"{_spread([run.wall for run in idle])} s (cpu {by_cpu:.2f}); target <= 1 s: "
+                  f"{_verdict(median(run.wall for run in idle), 1.0)}")  # fmt: skip
+    planned = scaling.planning(STEPS, runs)
+    console.print(f"planning of a workflow of {STEPS} steps: {_spread(planned)} s; target <= {PLAN_SECONDS:.0f} s: "
+                  f"{_verdict(median(planned), PLAN_SECONDS)}")  # fmt: skip
+
+
+def _verdict(value: float, target: float) -> str:
+    return "met" if value <= target else "missed"
 
 
 # ---------------------------------------------------------------- validate

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from flows.warehouse.duckdb import DuckDBWarehouse
-from tests.load import backtest, compare, data, validation
+from tests.load import backtest, compare, data, scaling, validation
 from tests.load.sides import Engine, Hand, measured
 
 
@@ -40,3 +41,17 @@ def test_a_small_backtest_is_measured() -> None:
     found = backtest.measure(200, 1)
     assert found.ran.ticks == 25 and found.summary.entered
     assert "target" not in backtest.told(found)
+
+
+def test_ticks_of_different_sizes_have_the_same_due_work() -> None:
+    small = scaling.Size(5, 20, 50, 50)
+    found = scaling.ticks_of([small, replace(small, old=100)], 2)
+    assert [len(spent) for spent in found] == [2, 2]
+    assert len(scaling.idle_ticks(5, 50, 100, 1)) == 1
+    assert len(scaling.planning(14, 1)) == 1
+
+
+def test_a_short_stream_is_taken_in() -> None:
+    found = scaling.stream(20, 0.4, contacts=10)
+    assert len(found.lags) == 3
+    assert "20 events/s" in found.told(20, 24)
