@@ -188,14 +188,14 @@ class Layers:
             self._layer(node)
         handed, query = (
             needed,
-            exp.select(*_columns(needed)).from_(f"{self._layers[-1][0] if self._layers else 'l0'} AS f"),
+            _read(_columns(needed), self._layers[-1][0] if self._layers else "l0"),
         )
         ctes: list[tuple[str, exp.Select]] = []
         for number, (name, computed) in reversed(list(enumerate(self._layers))):
             source = self._layers[number - 1][0] if number else "l0"
             new = {column: tree for column, tree in computed.items() if column in handed}
             selected = [tree.as_(column, quoted=True) for column, tree in new.items()]
-            ctes.append((name, exp.select(*_columns(handed - {*new}), *selected).from_(f"{source} AS f")))
+            ctes.append((name, _read([*_columns(handed - {*new}), *selected], source)))
             handed = (handed - {*new}) | columns_read(new.values())
         none = exp.Literal.number(0)
         first = (
@@ -204,7 +204,7 @@ class Layers:
             else {}
         )
         start = [tree.copy().as_(column, quoted=True) for column, tree in first.items() if column in handed]
-        ctes.append(("l0", exp.select(*_columns(handed - {*first}), *start).from_(f"{before or FRAME} AS f")))
+        ctes.append(("l0", _read([*_columns(handed - {*first}), *start], before or FRAME)))
         for name, cte in reversed(ctes):
             query = query.with_(name, as_=cte, materialized=False, copy=False)
         return query, (handed - {*first}) | columns_read(start)
@@ -476,6 +476,11 @@ def _written(step: ActionStep, parts: StepParts) -> Iterator[tuple[str, exp.Expr
 def columns_read(trees: Iterable[exp.Expr]) -> set[str]:
     """The columns of `f` in trees."""
     return {column.name for tree in trees for column in tree.find_all(exp.Column) if column.table == "f"}
+
+
+def _read(columns: Iterable[exp.Expr], table: str) -> exp.Select:
+    """SELECT columns FROM table AS f, without copies: a long workflow has hundreds of layers of dozens of columns."""
+    return exp.Select(expressions=list(columns)).from_(exp.alias_(exp.to_table(table), "f", table=True), copy=False)
 
 
 def _columns(names: Iterable[str]) -> list[exp.Expr]:
