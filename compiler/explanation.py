@@ -6,7 +6,7 @@ tick decides. Who is asked about (the *subject*) is the contact, a candidate, or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,14 +26,30 @@ from compiler.condition import (
 from compiler.entry import model_name, workflow_scope
 from compiler.errors import ConditionError
 from compiler.frames import Needs
+from compiler.graph import flow
 from compiler.kept import kept
 from compiler.lookup import tick_at
 from compiler.ownership import owner, with_owner
 from compiler.plan import SCOPE
 from compiler.planner import merged_policy
-from compiler.workflow import AudienceTrigger, EventTrigger, ModelTrigger, Policy, ScheduleTrigger, Workflow
+from compiler.workflow import (
+    ActionStep,
+    AudienceTrigger,
+    BranchStep,
+    EventTrigger,
+    ModelTrigger,
+    Policy,
+    ScheduleTrigger,
+    SwitchStep,
+    WaitForStep,
+    WaitStep,
+    WaitUntilStep,
+    WindowStep,
+    Workflow,
+)
 
 Subject = Literal["contact", "event", "row", "enrollment"]
+_RESTS = (WaitStep, WaitUntilStep, WindowStep, WaitForStep)
 CONTACT_ID = "contact_id"
 """The parameter that names the contact."""
 
@@ -66,14 +82,48 @@ class Question:
     conditions: tuple[Condition, ...]
 
 
-def questions(workflow: Workflow, catalog: Catalog, policy: Policy, trust: Trust = "sql") -> tuple[Question, ...]:
-    """The trigger, consent, goals and exits of a workflow.
+def questions(
+    workflow: Workflow, catalog: Catalog, policy: Policy, trust: Trust = "sql", steps: Collection[str] = ()
+) -> tuple[Question, ...]:
+    """The trigger, consent, goals and exits of a workflow, and what some of its steps ask.
 
     Raises:
         ConditionError: one of them does not compile against the catalog.
     """
     return tuple(_question(place, subject, text, scope) for place, subject, text, scope
-                 in _texts(workflow, catalog, policy, trust))  # fmt: skip
+                 in (*_texts(workflow, catalog, policy, trust), *_asked(workflow, catalog, trust, steps)))  # fmt: skip
+
+
+def _asked(
+    workflow: Workflow, catalog: Catalog, trust: Trust, steps: Collection[str]
+) -> Iterator[tuple[str, Subject, str, Scope]]:
+    """The conditions of steps: `if` of a branch or an action, the cases of a switch."""
+    scope = workflow_scope(workflow, catalog, trust)
+    for node in flow(workflow).nodes:
+        if node.id not in steps:
+            continue
+        match node.step:
+            case BranchStep(if_=text) | ActionStep(if_=str(text)):
+                yield f"{node.id}.if", "enrollment", text, scope
+            case SwitchStep(switch=cases):
+                for number, case in enumerate(cases, 1):
+                    yield f"{node.id}.case{number}", "enrollment", case.if_, scope
+
+
+def next_steps(workflow: Workflow, position: str) -> frozenset[str]:
+    """The step at a position and those behind it that may be come to before the next wait."""
+    graph = flow(workflow)
+    start = graph.named(position)
+    found: set[str] = set()
+    queue = [start.index] if start is not None else []
+    while queue:
+        node = graph.nodes[queue.pop()]
+        if node.id in found:
+            continue
+        found.add(node.id)
+        if node.id == position or not isinstance(node.step, _RESTS):
+            queue += [index for index in node.successors.values() if index is not None]
+    return frozenset(found)
 
 
 def _texts(

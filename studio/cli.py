@@ -268,11 +268,12 @@ def explain(
     workflow: Annotated[str, typer.Argument(help="Name of the workflow.")],
     contact: Annotated[str, typer.Option("--contact", "-c", help="Contact id.")],
     at: At = None,
+    step: Annotated[str | None, typer.Option("--step", help="Ask what this step asks, too.")] = None,
 ) -> None:
     """Say why a contact entered or did not, what it waits for, and what every condition is worth."""
     from studio.commands import explain
 
-    finish(explain.run(options, workflow=workflow, contact=contact, at=at))
+    finish(explain.run(options, workflow=workflow, contact=contact, at=at, step=step))
 
 
 @verb()

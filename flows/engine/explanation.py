@@ -5,7 +5,7 @@ Reads only; its temporary table belongs to the connection. What a condition's pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -15,7 +15,16 @@ from sqlglot import exp
 from compiler.catalog import Catalog
 from compiler.condition import relation_table
 from compiler.errors import ProjectError
-from compiler.explanation import CONTACT_ID, Question, Subject, asking, newest_event, newest_row, questions
+from compiler.explanation import (
+    CONTACT_ID,
+    Question,
+    Subject,
+    asking,
+    newest_event,
+    newest_row,
+    next_steps,
+    questions,
+)
 from compiler.frames import ADDRESS_KEY, text
 from compiler.graph import FlowNode, flow
 from compiler.workflow import AudienceTrigger, EventTrigger, ModelTrigger, Policy, WaitForStep, Workflow
@@ -158,14 +167,16 @@ class Subjects:
         return self.versions[self.admitting if self.admitting is not None else max(self.versions)]
 
 
-def explain(warehouse: Warehouse, subjects: Subjects, contact: str, at: datetime, *, present: bool) -> Explanation:
-    """Explain one contact in one workflow at an instant.
+def explain(
+    warehouse: Warehouse, subjects: Subjects, contact: str, at: datetime, *, present: bool, step: str | None = None
+) -> Explanation:
+    """Explain one contact in one workflow at an instant; also what `step` asks, else the steps it may come to next.
 
     Raises:
         ProjectError: E516, there is no such contact, or it became part of another one.
         ConditionError: a published condition no longer compiles.
     """
-    look = _Look(warehouse, subjects, contact, at)
+    look = _Look(warehouse, subjects, contact, at, step)
     look.check_contact()
     enrollments = look.enrollments()
     return Explanation(
@@ -180,6 +191,7 @@ class _Look:
     subjects: Subjects
     contact: str
     at: datetime
+    step: str | None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -249,11 +261,19 @@ class _Look:
         entry = subjects.newest
         found = self._asked(entry, ("contact", "event", "row"))
         inside = subjects.versions.get(enrollments[0].version) if enrollments else None
-        return (*found, *(self._asked(inside, ("enrollment",)) if inside is not None else ()))
+        if inside is None:
+            return found
+        return (*found, *self._asked(inside, ("enrollment",), self._steps(inside, enrollments[0])))
 
-    def _asked(self, workflow: Workflow, about: Sequence[Subject]) -> tuple[Answer, ...]:
+    def _steps(self, workflow: Workflow, standing: Standing) -> Collection[str]:
+        """The steps whose conditions are of interest."""
+        if self.step is not None:
+            return (self.step,)
+        return next_steps(workflow, standing.position) if standing.exit is None and standing.position else ()
+
+    def _asked(self, workflow: Workflow, about: Sequence[Subject], steps: Collection[str] = ()) -> tuple[Answer, ...]:
         subjects = self.subjects
-        asked = questions(workflow, subjects.catalog, subjects.policy)
+        asked = questions(workflow, subjects.catalog, subjects.policy, steps=steps)
         values: dict[str, Any] = {}
         for subject in about:
             query = asking(asked, workflow, subjects.catalog, subjects.zone, subject=subject)

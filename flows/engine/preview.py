@@ -24,7 +24,7 @@ from compiler.errors import DefinitionError, Problem, ProjectError
 from compiler.explanation import newest_event, newest_row
 from compiler.functions import MESSAGE_EVENTS
 from compiler.graph import flow
-from compiler.plan import Plan
+from compiler.plan import Plan, ScheduleEntry
 from compiler.workflow import (
     AudienceTrigger,
     Duration,
@@ -43,6 +43,7 @@ from flows.engine.dispatcher import Delivery, deliver
 from flows.engine.evaluator import Evaluator
 from flows.engine.intents import Render
 from flows.engine.log import log_rows
+from flows.engine.occurrences import occurrences
 from flows.engine.recheck import rechecker
 from flows.journal.ids import identity
 from flows.journal.tables import StateTables
@@ -50,7 +51,9 @@ from flows.warehouse.base import Warehouse
 
 HELD = timedelta(minutes=15)
 """How soon a held send is looked at again."""
+MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
+_YEAR = timedelta(days=366)
 _TICKS = 2000
 _ASSUMED = re.compile(
     r"(?:(?P<function>\w+)\(\s*'(?P<argument>[^']+)'\s*\)|(?P<event>\w+))\s*(?P<data>\{.*\})?\s*"
@@ -105,7 +108,8 @@ class Moment:
     """One line of the timeline.
 
     `kind`: `log` a row of the log, `assumed` what was taken to happen, `rest` where the contact waits and until when,
-    `answer` which way a wait_for went. `message` is the number of the recorded action, if it is one.
+    `answer` which way a wait_for went. `message` is the number of the recorded action, if it is one; `workflow` is set
+    where it is not the one that is previewed.
     """
 
     at: datetime
@@ -114,6 +118,7 @@ class Moment:
     text: str
     until: datetime | None = None
     message: int | None = None
+    workflow: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class Walked:
 
 @dataclass(frozen=True)
 class Walk:
-    """All that a walk needs; `recorders` by destination name."""
+    """All that a walk needs; `recorders` by destination name, `others` the workflows that `enroll` steps lead to."""
 
     workflow: Workflow
     plan: Plan
@@ -142,6 +147,7 @@ class Walk:
     recorders: Mapping[str, Recorder]
     contact: str
     assume: Sequence[Assumed]
+    others: Mapping[str, tuple[Workflow, Plan]] = field(default_factory=dict)
 
 
 def walk(copy: ContactCopy, what: Walk, at: datetime, until: timedelta) -> Walked:
@@ -158,10 +164,13 @@ class _Walk:
     def __init__(self, copy: ContactCopy, what: Walk, at: datetime, until: timedelta) -> None:
         self.copy, self.what = copy, what
         self.warehouse = copy.warehouse
+        walked = {what.plan.workflow: what.workflow} | {name: other for name, (other, _) in what.others.items()}
+        self.nodes = {name: {node.id: node for node in flow(each).nodes} for name, each in walked.items()}
         self.state = StateTables(what.catalog.state_schema)
         self.coming = [
             (max(row["event_time"], row["loaded_at"] or row["event_time"]), dict(row)) for row in copy.events
         ]
+        self.former = frozenset(row["enrollment_id"] for row in self._rows(_ENROLLMENTS))
         self.start, activated = self._beginning(at)
         self.until = self.start + until
         self.clock = VirtualClock(self.start)
@@ -180,10 +189,9 @@ class _Walk:
         # the walk is about this entry: a member enters, an event before the chosen one does not
         rules = replace(what.plan.rules, backfill=None if audience else 0.0, ramp_count=None)
         plan = replace(what.plan, rules=rules)
-        deployed = Deployed(plan.workflow, plan.version, activated, {plan.version: plan})
-        return Deployment(
-            what.workspace, self.state.schema, what.catalog, what.zone, {plan.workflow: deployed}, what.templates
-        )
+        plans = {**{name: other for name, (_, other) in what.others.items()}, plan.workflow: plan}
+        deployed = {name: Deployed(name, one.version, activated, {one.version: one}) for name, one in plans.items()}
+        return Deployment(what.workspace, self.state.schema, what.catalog, what.zone, deployed, what.templates)
 
     def _check_steps(self) -> None:
         steps = {node.id for node in flow(self.what.workflow).nodes}
@@ -215,12 +223,24 @@ class _Walk:
                         f"no row of the model triggers {what.workflow.workflow} for {what.contact}", code="E518"
                     )
                 return rows[0]["entry_at"], rows[0]["entry_at"]
-            case ScheduleTrigger():
-                name = what.workflow.workflow
-                raise ProjectError(
-                    f"{name} has a schedule, which preview does not walk yet", code="E518", hint="penstock test"
-                )
+            case ScheduleTrigger(schedule=cron):
+                moment = self._next_occurrence(cron, at)
+                return moment, moment
         return at, at
+
+    def _next_occurrence(self, cron: str, at: datetime) -> datetime:
+        """The next time that the schedule comes round for the contact."""
+        entry = self.what.plan.entry
+        zone = entry.zone if isinstance(entry, ScheduleEntry) else None
+        if zone is None:
+            rows = frames.contact_rows(self.what.catalog, (), self.what.zone)
+            given = {"tick_at": at, frames.ADDRESS_KEY: ""}
+            found = self.warehouse.rows(exp.select("c.tz").from_(rows.subquery("c")), given)
+            zone = str(found[0]["tz"]) if found else self.what.zone
+        coming = occurrences(cron, zone, at - timedelta(microseconds=1), at + 2 * _YEAR)
+        if not coming:
+            raise ProjectError(f"'{cron}' does not come round within two years", code="E518", hint="--at, a later time")
+        return coming[0]
 
     # ------------------------------------------------------------ the clock
 
@@ -232,7 +252,7 @@ class _Walk:
             if following is None or following > self.until:
                 break
             moment = following
-        rows = self._enrollments()
+        rows = self._own()
         timeline = sorted(
             [*self._log(), *self.moments],
             key=lambda item: (item.at, ("assumed", "answer", "log", "rest").index(item.kind)),
@@ -263,13 +283,15 @@ class _Walk:
         rows = self._enrollments()
         active = [row for row in rows if row["exit"] is None]
         waiting = self._rows(_RETRIES)
-        if rows and not active and not waiting:
+        asked = self._rows(_ASKED)
+        if self._own() and not active and not waiting and not asked:
             return None
         found = [time for time, _ in self.coming] + [time for time in self.loads if time > moment]
         found += [max(row["due_at"], moment + HELD) if row["due_at"] <= moment else row["due_at"]
                   for row in active if row["due_at"] is not None]  # fmt: skip
+        found += [moment + MINUTE] if asked else []
         found += [max(row["next_attempt_at"] or moment, moment + HELD) for row in waiting]
-        if self.what.plan.watches_state and active:
+        if active and any(plan.watches_state for plan in self.evaluator.deployment.plans):
             found.append(moment + DAY)
         return min(found, default=None)
 
@@ -311,23 +333,28 @@ class _Walk:
 
     def _moved(self, before: Mapping[str, Any] | None, row: Mapping[str, Any], moment: datetime) -> None:
         stood = before["position"] if before is not None else None
-        nodes = {node.id: node for node in flow(self.what.workflow).nodes}
+        nodes, other = self.nodes[row["workflow"]], self._other(row["workflow"])
         left = nodes.get(stood) if stood is not None and (stood != row["position"] or row["exit"]) else None
         if before is not None and left is not None and isinstance(left.step, WaitForStep):
             in_time = before["due_at"] is None or moment < before["due_at"]
             said = "then" if in_time else f"else: nothing within {left.step.within}"
             if row["exit"] in (None, "completed"):
-                self.moments.append(Moment(moment, "answer", left.id, f"{left.step.wait_for}: {said}"))
+                self.moments.append(Moment(moment, "answer", left.id, f"{left.step.wait_for}: {said}", workflow=other))
         same = before is not None and (before["position"], before["due_at"]) == (row["position"], row["due_at"])
         node = nodes.get(row["position"])
         if row["exit"] is None and not same and node is not None:
             value = node.step.model_dump(mode="json", by_alias=True).get(node.kind)
-            self.moments.append(Moment(moment, "rest", node.id, f"{node.kind}: {value}", row["due_at"]))
+            said = f"{node.kind}: {value}"
+            self.moments.append(Moment(moment, "rest", node.id, said, row["due_at"], workflow=other))
+
+    def _other(self, workflow: str) -> str | None:
+        return workflow if workflow != self.what.plan.workflow else None
 
     # ------------------------------------------------------------ what came of it
 
     def _log(self) -> Iterator[Moment]:
-        rows = log_rows(self.warehouse, self.state.schema, workflow=self.what.plan.workflow, contact=self.what.contact)
+        every = log_rows(self.warehouse, self.state.schema, contact=self.what.contact)
+        rows = [row for row in every if row.workflow in self.nodes]
         numbers: dict[str, list[int]] = {}
         for number, action in enumerate(self._actions()):
             numbers.setdefault(f"{action.kind}:{action.what}", []).append(number)
@@ -335,16 +362,21 @@ class _Walk:
             what, _, word = row.outcome.rpartition(" ")
             known = numbers.get(what, [])
             yield Moment(row.executed_at, "log", row.step, row.outcome,
-                         message=known.pop(0) if known and word == "sent" else None)  # fmt: skip
+                         message=known.pop(0) if known and word == "sent" else None,
+                         workflow=self._other(row.workflow))  # fmt: skip
 
     def _actions(self) -> list[Action]:
         return [action for recorder in self.what.recorders.values() for action in recorder.actions]
 
     def _enrollments(self) -> list[dict[str, Any]]:
-        return self._rows(_ENROLLMENTS)
+        return [row for row in self._rows(_ENROLLMENTS) if row["enrollment_id"] not in self.former]
+
+    def _own(self) -> list[dict[str, Any]]:
+        return [row for row in self._enrollments() if row["workflow"] == self.what.plan.workflow]
 
     def _rows(self, text: str) -> list[dict[str, Any]]:
-        given = {"workflow": self.what.plan.workflow, "contact_id": self.what.contact}
+        given = {"workflow": self.what.plan.workflow, "contact_id": self.what.contact,
+                 "workflows": [self.what.plan.workflow, *self.what.others]}  # fmt: skip
         return self.warehouse.rows(self.state.statement(self.warehouse, text), given)
 
     def _model_loads(self) -> list[datetime]:
@@ -361,11 +393,19 @@ def newest_loads(catalog: Catalog) -> Any:
 
 
 _ENROLLMENTS = """
-    SELECT n.enrollment_id, n.position, n.due_at, n.exit FROM enrollments AS n
-    WHERE n.workflow = $workflow AND n.contact_id = $contact_id ORDER BY n.entry_at, n.entered_tick
+    SELECT n.enrollment_id, n.workflow, n.position, n.due_at, n.exit
+    FROM enrollments AS n
+    WHERE list_contains($workflows, n.workflow) AND n.contact_id = $contact_id
+    ORDER BY n.entry_at, n.entered_tick
+"""
+_ASKED = """
+    SELECT k.workflow FROM candidates AS k
+    WHERE k.verdict = 'asked' AND k.contact_id = $contact_id AND list_contains($workflows, k.workflow)
 """
 _SENT = """
     SELECT j.step, j.action_id, j.executed_at FROM journal AS j
     WHERE j.kind = 'delivery' AND j.outcome = 'sent' AND j.workflow = $workflow AND j.contact_id = $contact_id
 """
-_RETRIES = "SELECT o.next_attempt_at FROM outbox AS o WHERE o.workflow = $workflow AND o.state NOT IN ('held')"
+_RETRIES = (
+    "SELECT o.next_attempt_at FROM outbox AS o WHERE list_contains($workflows, o.workflow) AND o.state NOT IN ('held')"
+)

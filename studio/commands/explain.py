@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from compiler.errors import ProjectError, nearest
+from compiler.graph import flow
 from flows.engine.deployment import BEGINNING
 from flows.engine.explanation import Answer, Explanation, Standing, Subjects, Value, explain
 from flows.journal.migrations import read_meta
@@ -27,7 +28,7 @@ _NOTHING = {"event": "no event that triggers it", "row": "no row of the model", 
 _WIDTH = 48
 
 
-def run(options: Options, *, workflow: str, contact: str, at: str | None) -> int:
+def run(options: Options, *, workflow: str, contact: str, at: str | None, step: str | None) -> int:
     """Explain one contact in one workflow.
 
     Returns:
@@ -37,10 +38,17 @@ def run(options: Options, *, workflow: str, contact: str, at: str | None) -> int
     moment = instant(at, "--at") if at is not None else None
     with state_of(project) as warehouse:
         subjects = published_subjects(project, warehouse, workflow)
+        _check_step(subjects, step)
         when = moment or present(warehouse, project.state_schema)
-        found = explain(warehouse, subjects, contact, when, present=moment is None)
+        found = explain(warehouse, subjects, contact, when, present=moment is None, step=step)
     Console(options).result(_data(found), lambda out: _show(found, out))
     return 0
+
+
+def _check_step(subjects: Subjects, step: str | None) -> None:
+    known = {node.id for definition in subjects.versions.values() for node in flow(definition).nodes}
+    if step is not None and step not in known:
+        raise ProjectError(f"{subjects.name} has no step '{step}'", code="E508", hint=nearest(step, known))
 
 
 def published_subjects(project: Project, warehouse: Warehouse, workflow: str) -> Subjects:

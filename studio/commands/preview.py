@@ -17,9 +17,10 @@ from sqlglot import exp
 from compiler.catalog import Catalog
 from compiler.condition import relation_table
 from compiler.errors import DefinitionError, ProjectError, nearest
+from compiler.graph import flow
 from compiler.parser import canonical
 from compiler.planner import Settings, plan
-from compiler.workflow import Duration, Workflow
+from compiler.workflow import Duration, EnrollStep, Workflow
 from destinations.base import Action
 from destinations.recorder import Recorder, RecorderConfig
 from flows.engine.clock import SystemClock
@@ -77,6 +78,7 @@ def preview(
         DefinitionError: a definition is refused.
     """
     definition = _definition(project, workflow)
+    others = _enrolled(project, definition)
     taken = [assumed(text) for text in assume]
     check_there(project)
     policy = project.settings.effective_policy
@@ -85,7 +87,9 @@ def preview(
         compiled = plan(definition, catalog, Settings(policy))
         stated = read_meta(live, project.state_schema) is not None
         when = at or (present(live, project.state_schema) if stated else SystemClock().now())
-        named = references("\n".join([canonical(definition), policy.model_dump_json(),
+        chain = {name: (each, plan(each, catalog, Settings(policy))) for name, each in others.items()}
+        texts = [canonical(each) for each in (definition, *others.values())]
+        named = references("\n".join([*texts, policy.model_dump_json(),
                                       json.dumps(project.settings.audiences)]))  # fmt: skip
         copy = copy_contact(
             live, catalog, contact, workspace=project.workspace, workflow=workflow, named=named, at=when
@@ -101,6 +105,7 @@ def preview(
             definition, compiled, catalog, project.workspace, zone,
             {name: template.digest for name, template in templates.items()},
             renderer({template.digest: template for template in templates.values()}), recorders, contact, taken,
+            chain,
         ), when, until)  # fmt: skip
         zone = _zone(copy.warehouse.rows(_contact_row(catalog)), catalog, zone)
     return Previewed(workflow, contact, zone, walked, tuple(_file(folder, action) for action in walked.actions))
@@ -115,6 +120,19 @@ def _definition(project: Project, workflow: str) -> Workflow:
     if broken:
         raise DefinitionError(broken)
     raise ProjectError(f"no workflow '{workflow}'", code="E508", hint=nearest(workflow, definitions.workflows))
+
+
+def _enrolled(project: Project, workflow: Workflow) -> dict[str, Workflow]:
+    """The workflows that `enroll` steps of it lead to, and those of these."""
+    found: dict[str, Workflow] = {}
+    waiting = [workflow]
+    while waiting:
+        for node in flow(waiting.pop()).nodes:
+            name = node.step.enroll if isinstance(node.step, EnrollStep) else workflow.workflow
+            if name != workflow.workflow and name not in found:
+                found[name] = _definition(project, name)
+                waiting.append(found[name])
+    return found
 
 
 def _empty(folder: Path) -> Path:
@@ -150,7 +168,8 @@ def _data(found: Previewed) -> dict[str, object]:
         "workflow": found.workflow, "contact": found.contact, "timezone": found.zone, "start": walked.start,
         "end": walked.end, "entered": walked.entered, "exit": walked.exit,
         "timeline": [
-            {"at": item.at, "kind": item.kind, "step": item.step, "text": item.text, "until": item.until,
+            {"at": item.at, "kind": item.kind, "step": item.step, "text": item.text,
+             "workflow": item.workflow or found.workflow, "until": item.until,
              "subject": _subject(found, item), "file": _written(found, item)}
             for item in walked.timeline
         ],
@@ -174,7 +193,8 @@ def _show(found: Previewed, folder: Path, out: RichConsole) -> None:
     zone = ZoneInfo(found.zone)
     out.print(f"{found.contact} · {found.workflow} · {found.zone}", markup=False)
     for item in walked.timeline:
-        parts = [f" {_local(item.at, zone)}  {item.step or '-':<16} {item.text}"]
+        step = item.step or "-" if item.workflow is None else f"{item.workflow}/{item.step or '-'}"
+        parts = [f" {_local(item.at, zone)}  {step:<16} {item.text}"]
         subject, file = _subject(found, item), _written(found, item)
         if subject is not None:
             parts.append(f'"{subject}"')

@@ -192,3 +192,36 @@ def test_what_cannot_be_explained(project: Path, capsys: pytest.CaptureFixture[s
     for line, said in ((["thank", "-c", "p1"], "did you mean 'thanks'?"), (["thanks", "-c", "p9"], "no contact 'p9'")):
         assert cli.run(["--project-dir", str(project), "explain", *line]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_what_the_next_steps_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Up to the next wait; a step behind it when it is named."""
+    folder = write(built(tmp_path), {"workflows/thanks.yaml": """
+        version: 1
+        workflow: thanks
+        trigger: {event: order_placed}
+        steps:
+          - {id: pause, wait: 1h}
+          - {id: vip, if: "given_name = 'Ann' and tz = 'Europe/Paris'", then: [{id: yes, tag: vip}], else: []}
+          - {id: mail, if: given_name <> 'Ann', email: thanks}
+          - {id: rest, wait: 1d}
+          - {id: late, if: tz = 'Europe/Berlin', tag: late}
+    """})  # fmt: skip
+    clock = VirtualClock(START)
+    runner = Runner(load_project(folder), clock)
+    runner.apply(who="test")
+    for minutes in (0, 70):
+        clock.advance_to(START + timedelta(minutes=minutes))
+        runner.tick()
+    found = _explain(folder, capsys, "thanks", "p1", "2026-03-01T09:30Z")
+    assert _parts(found, "vip.if") == [
+        ("given_name = 'Ann'", True, {"given_name": "Ann"}),
+        ("tz = 'Europe/Paris'", False, {"tz": "Europe/Berlin"}),
+    ]
+    assert _parts(found, "mail.if") == [("given_name <> 'Ann'", False, {"given_name": "Ann"})]
+    assert [item["place"] for item in found["conditions"]] == ["vip.if", "mail.if"]
+    line = ["--project-dir", str(folder), "explain", "thanks", "--contact", "p1", "--step"]
+    assert cli.run([*line, "late"]) == 0
+    assert "late.if" in capsys.readouterr().out
+    assert cli.run([*line, "lat"]) == 2
+    assert "E508: thanks has no step 'lat'" in capsys.readouterr().err

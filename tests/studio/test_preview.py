@@ -187,3 +187,51 @@ def test_what_cannot_be_previewed(
 ) -> None:
     assert cli.run(["--project-dir", str(project), "preview", *line]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_schedule_begins_when_it_comes_round_for_the_contact(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On Sunday the next Monday at nine in Berlin is 08:00 UTC; who is not in the audience does not enter."""
+    folder = write(built(tmp_path), {"workflows/weekly.yaml": """
+        version: 1
+        workflow: weekly
+        trigger: {schedule: "0 9 * * MON", timezone: contact, audience: "tz = 'Europe/Berlin'"}
+        steps: [{id: pause, wait: 1d}, {id: mail, email: thanks}]
+    """})  # fmt: skip
+    found = _preview(folder, capsys, "weekly", "-c", "p1", "--at", "2026-03-01T12:00Z")
+    assert _log(found) == [
+        ("2026-03-02T08:00:00", None, "enter"),
+        ("2026-03-03T08:00:00", "mail", "email:thanks sent"),
+        ("2026-03-03T08:00:00", None, "exit completed"),
+    ]
+    assert not _preview(folder, capsys, "weekly", "-c", "p2", "--at", "2026-03-01T12:00Z")["entered"]
+
+
+def test_a_workflow_that_is_enrolled_in_is_walked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The order of 09:00 is seen at 09:05; the other workflow takes the contact at the next tick."""
+    folder = write(built(tmp_path), {
+        "workflows/first.yaml": """
+            version: 1
+            workflow: first
+            trigger: {event: order_placed}
+            steps: [{id: pass, enroll: second}]
+        """,
+        "workflows/second.yaml": """
+            version: 1
+            workflow: second
+            trigger: {event: page_seen}
+            steps: [{id: pause, wait: 1h}, {id: mail, email: thanks}]
+        """,
+    })  # fmt: skip
+    found = _preview(folder, capsys, "first", "-c", "p1")
+    rows = [(item["at"], item["workflow"], item["text"]) for item in found["timeline"] if item["kind"] == "log"]
+    assert rows == [
+        ("2026-03-01T09:05:00", "first", "enter"),
+        ("2026-03-01T09:05:00", "first", "enroll:second ok"),
+        ("2026-03-01T09:05:00", "first", "exit completed"),
+        ("2026-03-01T09:06:00", "second", "enter"),
+        ("2026-03-01T10:00:00", "second", "email:thanks sent"),
+        ("2026-03-01T10:00:00", "second", "exit completed"),
+    ]
+    assert found["exit"] == "completed"
