@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -151,10 +150,7 @@ class _Backtest:
 
     def _event_moments(self) -> Iterator[datetime]:
         names = {name for plan in self.deployment.plans for name in (*plan.wakes, *plan.trigger_events)}
-        for minute in self.history.moments(self.deployment.catalog, names):
-            yield minute
-            with suppress(OverflowError):
-                yield minute + timedelta(minutes=1)
+        yield from self.history.moments(self.deployment.catalog, names)
 
     def _entries(self, plan: Plan) -> Iterator[datetime]:
         match plan.entry:

@@ -70,7 +70,7 @@ class History:
         return self.count((STAGED, name)) if self.warehouse.relation_exists((STAGED, name)) else 0
 
     def moments(self, catalog: Catalog, names: Iterable[str]) -> list[datetime]:
-        """The minutes in which events of some names appear, or come to their time, each once."""
+        """The full minutes before and after events of some names appear, or come to their time, each once."""
         state = StateTables(self.schema)
         own = {"event_id": "event_id", "contact": "contact_id", "name": "name", "time": "event_time"}
         sources = [
@@ -82,7 +82,7 @@ class History:
         for relation, events in sources:
             if self.warehouse.relation_exists(relation.place):
                 rows = self.warehouse.rows(_moments(relation, events, sorted(names)))
-                found.update(row["moment"] for row in rows if row["moment"] is not None)
+                found.update(row[side] for row in rows for side in ("before", "after") if row[side] is not None)
         return sorted(found)
 
     def appear(self, source: Place, into: Place, *, numbered: bool = False) -> None:
@@ -270,6 +270,9 @@ def _moments(relation: Relation, events: EventModel, names: Sequence[str]) -> ex
     seen = exp.Greatest(this=exp.column(_VISIBLE, table="m"),
                         expressions=[frames.timestamp(relation, events.time, "m")])  # fmt: skip
     listed: list[exp.Expr] = [exp.Literal.string(name) for name in names] or [exp.null()]
-    minute = exp.TimestampTrunc(this=seen, unit=exp.var("MINUTE"))
-    rows = exp.select(minute.as_("moment")).distinct().from_(exp.alias_(table(relation.place), "m", table=True))
+    almost = exp.Interval(this=exp.Literal.string("59999999"), unit=exp.var("MICROSECOND"))
+    before = exp.TimestampTrunc(this=seen.copy(), unit=exp.var("MINUTE"))
+    after = exp.TimestampTrunc(this=exp.Add(this=seen, expression=almost), unit=exp.var("MINUTE"))
+    rows = exp.select(before.as_("before"), after.as_("after")).distinct()
+    rows = rows.from_(exp.alias_(table(relation.place), "m", table=True))
     return rows.where(exp.In(this=frames.text(relation, events.name, "m"), expressions=listed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ from flows.engine.past_state import copy_state, past_tick
 from flows.engine.replay import ReplayedTick, replay_tick
 from flows.engine.scratch import Scratch
 from flows.engine.simulation import Case, read_cases
-from flows.engine.simulator import WORKSPACE, Simulation
+from flows.engine.simulator import WORKSPACE, Simulation, in_memory
+from flows.warehouse.base import Warehouse
+from flows.warehouse.postgres import PostgresWarehouse
+from tests.flows.warehouse.postgres_server import Server
 from tests.oracle.compare import read as journeys
 from tests.oracle.generate import generate
 
@@ -61,12 +64,12 @@ def replayed(simulation: Simulation, case: Case, deployments: Sequence[Deploymen
             yield replay_tick(history, past, tick, partial(deployments.__getitem__, number - 1))
 
 
-def check(seeds: range) -> int:
+def check(seeds: range, warehouse: Callable[[], Warehouse] = in_memory) -> int:
     """All ticks of every seed come out the same; gives the number of decisions."""
     decisions = 0
     for seed in seeds:
         case = read(remembered(seed))
-        with Simulation(case) as simulation:
+        with Simulation(case, warehouse) as simulation:
             deployments = walked(simulation, case)
             for tick in replayed(simulation, case, deployments):
                 rows = [f"{item.only}: {item.decision}" for item in tick.differences]
@@ -87,6 +90,10 @@ def test_merges_of_contacts_come_out_the_same(name: str) -> None:
     with Simulation(case) as simulation:
         deployments = walked(simulation, case)
         assert [tick.tick for tick in replayed(simulation, case, deployments) if tick.differences] == []
+
+
+def test_ticks_of_a_server_are_worked_out_again_as_well(postgres_server: Server) -> None:
+    assert check(range(2), lambda: PostgresWarehouse(postgres_server.database())) > 5
 
 
 @pytest.mark.soak
