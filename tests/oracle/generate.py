@@ -15,7 +15,7 @@ from tests.oracle.random_steps import Steps
 # Grows as constructs come to be executed; taking one out makes the cases without it.
 EXECUTED = frozenset(
     "event audience from schedule goals exit_when quiet_hours cap holdout ramp on_resume control publish migrate "
-    "scores wait wait_for if exit switch split wait_until window goto tag untag set score campaign emit enroll "
+    "merges scores wait wait_for if exit switch split wait_until window goto tag untag set score campaign emit enroll "
     "unenroll email sms push channel notify task crm webhook".split()
 )
 STARTS = {
@@ -75,6 +75,8 @@ class Generator:
             case["control"] = self._control()
         if "publish" in self.executed and self.random.random() < 0.3:
             case["publish"] = [self._publication(self.random.choice(case["workflows"]))]
+        if "merges" in self.executed and self.seed % 10 == 8:
+            case["merges"] = self._merges(contacts)
         case["destination"] = {
             each: [self.random.choice([202, 202, 503, 429, 500, 400, 404]) for _ in range(self.random.randint(1, 3))]
             for each in contacts
@@ -277,6 +279,15 @@ class Generator:
             rows.append({"contact": self.random.choice(contacts), "name": "churn", "value": value, "at": at})
         return rows
 
+    def _merges(self, contacts: list[str]) -> list[dict[str, Any]]:
+        """Some of the first contacts become part of others, which may become part of others again."""
+        rows = []
+        for number in range(self.random.randint(1, 3)):
+            into = self.random.choice(contacts[number + 1 :])
+            at = self._time(-60) + timedelta(seconds=number)
+            rows.append({"from": contacts[number], "into": into, "at": shown(at)})
+        return rows
+
     def _control(self) -> list[dict[str, Any]]:
         scope = self.random.choice([*self.names, "all"])
         start = self._time(-60)
@@ -312,8 +323,9 @@ def edit(random: Random, steps: list[dict[str, Any]], whole: str) -> list[str]:
         if gone and random.random() < (
             0.35 if any(kind in step for kind in ("wait", "wait_until", "window")) else 0.15
         ):
-            steps.remove(step)
-            removed.append(name)
+            if f"'{name}'" not in whole and f".{name}." not in whole:
+                steps.remove(step)
+                removed.append(name)
         elif "wait" in step and random.random() < 0.5:
             step["wait"] = random.choice(["10m", "1h", "6h", "1d"])
         elif gone and random.random() < 0.3:

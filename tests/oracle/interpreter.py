@@ -12,7 +12,7 @@ from tests.oracle.evaluation import Evaluation, bucket, midnight, read_as
 from tests.oracle.log import EXITS, EXITS_AGAIN, MOVES, STEPS, Log
 from tests.oracle.messages import Messages
 from tests.oracle.sql import parse
-from tests.oracle.workflow import ACTIONS, MESSAGES, OUTWARD, Node, Workflow, expired
+from tests.oracle.workflow import ACTIONS, KEPT, MESSAGES, OUTWARD, Node, Workflow, expired
 from tests.oracle.world import World
 
 KNOWN = set("id title config contacts events models changes scores workflows publish control merges".split())
@@ -183,7 +183,7 @@ class Interpreter:
         if node is None:
             self._leave(enrollment, "completed", STEPS, enrollment.place())
             return False
-        if node.kind in OUTWARD and (reason := self.met(enrollment)):
+        if node.kind not in KEPT and node.kind in ACTIONS and (reason := self.met(enrollment)):
             self._leave(enrollment, reason, STEPS, enrollment.place())
             return False
         if node.kind == "exit":
@@ -308,7 +308,7 @@ class Interpreter:
         node, tick, due = enrollment.node, self.world.tick, enrollment.at
         assert node is not None
         if node.id in enrollment.done:
-            return self._pass(enrollment)
+            return self._pass(enrollment, at=self._anchored(enrollment))
         skip = self._skip(enrollment)
         if skip == "hold":
             return False
@@ -324,9 +324,13 @@ class Interpreter:
         else:
             self._write(enrollment, place)
         enrollment.passed.add(node.id)
+        return self._pass(enrollment, at=self._anchored(enrollment))
+
+    def _anchored(self, enrollment: Enrollment) -> datetime:
+        """L behind an action: the tick, where the action was late by more than the grace."""
         grace = enrollment.workflow.duration("grace", "1h")
         assert grace is not None
-        return self._pass(enrollment, at=due if tick - due <= grace else tick)
+        return enrollment.at if self.world.tick - enrollment.at <= grace else self.world.tick
 
     def _skip(self, enrollment: Enrollment) -> str | None:
         """Why the action is not done, `hold` for later, None to do it."""

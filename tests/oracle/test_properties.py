@@ -25,6 +25,7 @@ from tests.oracle.compare import differences
 from tests.oracle.engine import engine_log
 from tests.oracle.generate import generate
 from tests.oracle.interpreter import run
+from tests.oracle.tally import count
 
 FEW, MANY, BLOCK = 4, 200, 4
 Rows = list[dict[str, Any]]
@@ -57,6 +58,7 @@ def test_other_ticks_decide_alike(seeds: range) -> None:
         logs = [told(engine_log(case)) for case in (one, other)]
         found = [f"- {row}" for row in logs[0] if row not in logs[1]]
         found += [f"+ {row}" for row in logs[1] if row not in logs[0]]
+        count("other ticks", seed, found)
         assert logs[0] == logs[1], told_by(one, seed, found)
 
 
@@ -71,6 +73,7 @@ def test_looking_at_everything_decides_alike(seeds: range, monkeypatch: pytest.M
     for seed in seeds:
         case = generate(seed)
         found = differences(run(case), engine_log(case))
+        count("everything looked at", seed, found)
         assert not found, told_by(case, seed, found)
 
 
@@ -174,6 +177,7 @@ def test_enrollments_follow_from_the_journal(seeds: range) -> None:
                 if number == len(read.ticks) // 2:
                     replace_enrollments(simulation, tick)
             found = differences(run(case), list(simulation.log()))
+            count("enrollments from the journal", seed, found)
             assert not found, told_by(case, seed, found)
 
 
@@ -215,6 +219,7 @@ def test_postgresql_agrees(seeds: range, postgres: Callable[[], Warehouse]) -> N
         case = generate(seed)
         (read,) = read_cases(Path("random.yaml"), json.dumps(case))
         found = differences(run(case), list(run_case(read, postgres).log))
+        count("PostgreSQL", seed, found)
         assert not found, told_by(case, seed, found)
 
 

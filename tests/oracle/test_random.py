@@ -12,6 +12,7 @@ from tests.oracle.engine import engine_log
 from tests.oracle.generate import generate
 from tests.oracle.interpreter import run
 from tests.oracle.sql import parse
+from tests.oracle.tally import count
 
 FEW, MANY, BLOCK = 100, 2000, 10
 HERE = Path(__file__).parent
@@ -23,6 +24,7 @@ def check(seeds: range) -> None:
     for seed in seeds:
         case = generate(seed)
         found = differences(run(case), engine_log(case))
+        count("DuckDB", seed, found)
         rows = "\n".join(found)
         assert not found, f"seed {seed}: oracle -, engine +\n{rows}\n{json.dumps(case)}"
 

@@ -11,6 +11,8 @@ from tests.oracle.sql import parse
 MESSAGES = {"email", "sms", "push", "channel"}
 OUTWARD = MESSAGES | {"notify", "task", "crm", "webhook"}
 INTERNAL = ("tag", "untag", "set", "score", "campaign", "emit", "enroll", "unenroll")
+KEPT = {"tag", "untag", "set", "score", "campaign"}
+"""What the tick writes about the contact; before all other actions goals and exits are read again."""
 ACTIONS = OUTWARD | set(INTERNAL)
 KINDS = [*"wait_until wait_for wait window if switch split".split(), *sorted(OUTWARD), *INTERNAL, "goto", "exit"]
 KNOWN_ENTRY = {"key", "reentry", "min_gap", "backfill", "max_age", "cap", "ramp", "on_resume"}
