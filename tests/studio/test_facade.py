@@ -24,7 +24,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> penstock.Project:
 
 
 def test_the_facade_names_all_it_has() -> None:
-    assert penstock.__all__ == ["Audience", "Project", "Workflow", "__version__", "demo"]
+    assert penstock.__all__ == ["Audience", "Backtest", "Project", "Workflow", "__version__", "backtest", "demo"]
     assert dir(penstock) == sorted(penstock.__all__)
     for name in penstock.__all__:
         assert getattr(penstock, name) is not None
