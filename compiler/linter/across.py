@@ -58,8 +58,11 @@ class TriggerEachOther(RuleAcross):
                 yield self.finding(document, node.path, workflow=name, other=other)
 
 
+_SHOWN = 3
+
+
 class OverlappingSends(RuleAcross):
-    """'{other}' sends {channel} on the same event before any wait, so contacts get both at once"""
+    """{others} sends {channel} on the same event before any wait, so contacts get both at once"""
 
     code = "W121"
     hint = "give one of them a wait, or set a frequency `cap` in the policy of penstock.yaml"
@@ -68,14 +71,17 @@ class OverlappingSends(RuleAcross):
         """First messages of two workflows with a common event, unless a frequency cap holds one of them back."""
         if around.policy.cap is not None or document.workflow.policy.cap is not None:
             return
-        for name, other in sorted(around.documents.items()):
-            if name <= document.workflow.workflow or not _events(document) & _events(other):
+        mine, events = _first_messages(document), _events(document)
+        others: dict[int, list[str]] = {}
+        for name, other in sorted(around.documents.items()) if mine and events else ():
+            if name <= document.workflow.workflow or not events & _events(other):
                 continue
-            mine, theirs = _first_messages(document), {node.kind for node in _first_messages(other)}
-            for node in mine:
-                if node.kind in theirs:
-                    yield self.finding(document, node.path, other=name, channel=node.kind)
-                    break
+            theirs = {node.kind for node in _first_messages(other)}
+            same = next((place for place, node in enumerate(mine) if node.kind in theirs), None)
+            if same is not None:
+                others.setdefault(same, []).append(name)
+        for place, names in others.items():  # one finding for all of them: fifty workflows are a thousand pairs
+            yield self.finding(document, mine[place].path, others=_listed(names), channel=mine[place].kind)
 
 
 class NoConsentAsked(RuleAcross):
@@ -110,6 +116,14 @@ def lint_across(document: Document, around: Surroundings, rules: Sequence[RuleAc
     """All findings of the rules in one workflow beside the others, in the order of their places."""
     found = [finding for rule in rules for finding in rule.check(document, around)]
     return sorted(found, key=lambda finding: (finding.problem.line, finding.problem.column, finding.problem.code))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of the names, and how many there are beside them; one that each of them does something follows."""
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    if len(names) == 1:
+        return shown
+    return f"each of {shown}" if len(names) <= _SHOWN else f"each of {shown} and {len(names) - _SHOWN} more"
 
 
 def _events(document: Document) -> set[str]:

@@ -56,6 +56,12 @@ def test_two_messages_on_one_event(before: str, policy: Policy, found: list[tupl
     assert _codes(around, "b") == []
 
 
+def test_many_messages_on_one_event_are_one_finding() -> None:
+    around = _around(*(MAIL.format(name=name, before="") for name in "abcdef"))
+    (finding,) = lint_across(around.documents["a"], around)
+    assert finding.problem.message.startswith("each of 'b', 'c', 'd' and 2 more sends email on the same event")
+
+
 @pytest.mark.parametrize(
     ("audience", "more", "policy", "found"),
     [
