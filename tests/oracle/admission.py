@@ -211,6 +211,7 @@ class Admission:
             trigger=candidate.trigger,
             at=candidate.time,
             node=workflow.first,
+            rest=workflow.first.id if workflow.first else "",
         )
         self.world.enrollments.append(enrollment)
         self.log.enter(enrollment)

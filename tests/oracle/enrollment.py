@@ -35,6 +35,8 @@ class Enrollment:
     trigger: str | None
     at: datetime
     node: Node | None
+    rest: str = ""
+    """The step at which it came to rest, or entered."""
     reached: datetime = datetime.min
     active: bool = True
     reason: str = ""

@@ -197,7 +197,7 @@ class Evaluation:
         if function == "in_workflow":
             return bool(active)
         latest = max(active, key=lambda each: each.entered, default=None)
-        return latest.node.id if latest is not None else None
+        return latest.rest if latest is not None else None
 
     def _sum(self, call: Call) -> Any:
         short = Call("did", (call.arguments[0], *call.arguments[2:]), call.options)

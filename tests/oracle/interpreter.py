@@ -117,7 +117,7 @@ class Interpreter:
                 self._leave(enrollment, "step_removed", MOVES)
                 continue
             enrollment.done = set(enrollment.passed)
-            enrollment.workflow, enrollment.node = workflow, workflow.nodes[place]
+            enrollment.workflow, enrollment.node, enrollment.rest = workflow, workflow.nodes[place], place
 
     # -- goals and exits
 
@@ -159,6 +159,7 @@ class Interpreter:
         for enrollment in sorted((each for each in free if each.active), key=self._turn):
             while enrollment.active and self._step(enrollment):
                 pass
+            enrollment.rest = enrollment.node.id if enrollment.node else ""
 
     def _turn(self, enrollment: Enrollment) -> tuple[Any, ...]:
         priority = int(enrollment.workflow.policy.get("priority", 0))
