@@ -45,11 +45,21 @@ class Admission:
     log: Log
     considered: set[tuple[str, str]] = field(default_factory=set)
     members: dict[str, set[str]] = field(default_factory=dict)
+    present: dict[str, set[str]] = field(default_factory=dict)
+    """Who belongs to the audience of each workflow in this tick: read once, before exits and entries."""
     waiting: dict[str, list[Candidate]] = field(default_factory=dict)
     seen: dict[str, datetime] = field(default_factory=dict)
     """The last tick that looked at a schedule."""
     admitted: dict[str, list[datetime]] = field(default_factory=dict)
     """The ticks of the entries, for the ramp."""
+
+    def look(self, workflows: list[Workflow]) -> None:
+        """Reads the audiences that are triggers."""
+        for workflow in workflows:
+            if "audience" in workflow.trigger and "schedule" not in workflow.trigger:
+                audience = parse(workflow.trigger["audience"])
+                inside = {each for each in self.world.contacts if self._reading(workflow, each, None).true(audience)}
+                self.present[workflow.name] = inside
 
     def admit(self, workflow: Workflow) -> None:
         """Considers the candidates of a tick, in their order; those who have to wait come again."""
@@ -105,8 +115,7 @@ class Admission:
                     yield Candidate(event.time, event.id, contact, entry, event.id)
 
     def _edges(self, workflow: Workflow) -> Iterator[Candidate]:
-        audience, tick = parse(workflow.trigger["audience"]), self.world.tick
-        now = {each for each in self.world.contacts if self._reading(workflow, each, None).true(audience)}
+        tick, now = self.world.tick, self.present[workflow.name]
         before = self.members.get(workflow.name)
         if before is None:
             before = set() if workflow.entry.get("backfill", False) else now

@@ -76,6 +76,7 @@ class Interpreter:
             current += live[-1:]
             for workflow in live[1:]:
                 self._migrate(workflow)
+        self.admission.look(current)
         self._exits(EXITS)
         for workflow in current:
             self.admission.admit(workflow)
@@ -133,10 +134,9 @@ class Interpreter:
             return "goal"
         if any(reading.true(each) for each in workflow.exits):
             return "exit_when"
-        if workflow.document.get("exit_on_leave") and "audience" in workflow.trigger:
-            member = Evaluation(self.world, enrollment.contact, workflow.policy.get("default_timezone"))
-            if not member.true(parse(workflow.trigger["audience"])):
-                return "left_audience"
+        leaves = workflow.document.get("exit_on_leave") and "audience" in workflow.trigger
+        if leaves and enrollment.contact not in self.admission.present[workflow.name]:
+            return "left_audience"
         longest = workflow.duration("max_duration")
         if longest is not None and self.world.tick - enrollment.entered > longest:
             return "expired"
