@@ -236,6 +236,7 @@ class _Tick:
         for plan in plans:
             if plan.exits is not None and self._concerned(plan, due):
                 self._guarded(plan.workflow, lambda p=plan: self._exits(p, _ACTIVE))
+        entering: list[Plan] = []
         for deployed in work.deployment.workflows.values():
             entered = self._guarded(deployed.name, lambda d=deployed: admit(work, d, self.door))
             admitting = deployed.admitting
@@ -243,8 +244,10 @@ class _Tick:
                 due[(admitting.workflow, admitting.version)] = (
                     due.get((admitting.workflow, admitting.version), 0) + entered
                 )
-                if admitting.exits is not None:
-                    self._guarded(deployed.name, lambda p=admitting: self._exits(p, _ENTERED))
+                entering.append(admitting)
+        for plan in entering:  # only now, because exits may ask who is in another workflow
+            if plan.exits is not None:
+                self._guarded(plan.workflow, lambda p=plan: self._exits(p, _ENTERED))
         may_move = [plan for plan in plans if plan.workflow not in self.door.paused]
         moving = [plan for plan in may_move if self._due_or_woken(plan, due)]
         later = take_turns(work, moving, self.rezoned)
