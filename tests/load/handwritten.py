@@ -399,10 +399,25 @@ _ACTED = """
     FROM walked AS w JOIN step AS s ON s.n = w.n JOIN person AS p ON p.contact_id = w.contact_id
     WHERE s.kind IN ('email', 'notify', 'tag')
 """
+# Whoever passed a mail on the way has its time in `steps`; the others keep what they had.
 _ENDED = """
     CREATE OR REPLACE TEMP TABLE ended AS
-    SELECT w.enrollment_id, w.contact_id, w.to_n AS n, w.to_l AS l, w.until, s.id AS position, w.to_n <> d.n AS moved
+    SELECT w.enrollment_id, w.contact_id, w.to_n AS n, w.to_l AS l, w.until, s.id AS position, w.to_n <> d.n AS moved,
+        json_object(
+            'billing_mail', coalesce(a.billing, (d.steps->>'$.billing_mail')::TIMESTAMP),
+            'import_mail', coalesce(a.import_, (d.steps->>'$.import_mail')::TIMESTAMP),
+            'integrations_mail', coalesce(a.integrations, (d.steps->>'$.integrations_mail')::TIMESTAMP),
+            'loyalty_mail', coalesce(a.loyalty, (d.steps->>'$.loyalty_mail')::TIMESTAMP),
+            'reports_mail', coalesce(a.reports, (d.steps->>'$.reports_mail')::TIMESTAMP),
+            'welcome_mail', coalesce(a.welcome, (d.steps->>'$.welcome_mail')::TIMESTAMP)) AS steps
     FROM walked AS w LEFT JOIN step AS s ON s.n = w.to_n JOIN due AS d ON d.enrollment_id = w.enrollment_id
+    LEFT JOIN (
+        SELECT enrollment_id,
+            max(CASE n WHEN 64 THEN own END) AS billing, max(CASE n WHEN 19 THEN own END) AS import_,
+            max(CASE n WHEN 55 THEN own END) AS integrations, max(CASE n WHEN 73 THEN own END) AS loyalty,
+            max(CASE n WHEN 37 THEN own END) AS reports, max(CASE n WHEN 1 THEN own END) AS welcome
+        FROM walked WHERE n % 9 = 1 GROUP BY enrollment_id
+    ) AS a ON a.enrollment_id = w.enrollment_id
     WHERE (w.to_n = w.n OR w.to_n = 81) AND (w.to_n <> d.n OR w.until IS DISTINCT FROM d.due_at)
 """
 _JOURNAL_ACTED = """
@@ -416,7 +431,8 @@ _JOURNAL_ENDED = """
     INSERT INTO penstock.journal
     SELECT $tick, 2000000 + row_number() OVER (), $t, 'onboarding', 1, enrollment_id, contact_id, NULL, position,
         CASE WHEN n = 81 THEN 'exit' ELSE 'rest' END, NULL, CASE WHEN n = 81 THEN 'completed' END,
-        CASE WHEN n < 81 THEN l END, NULL, NULL, NULL
+        CASE WHEN n < 81 THEN l END, NULL, NULL,
+        CASE WHEN n < 81 THEN json_object('steps', steps, 'arms', NULL, 'visits', NULL) END
     FROM ended WHERE moved
 """
 _JOURNAL_GOALS = """
@@ -442,29 +458,11 @@ _TAG = """
     ANTI JOIN penstock.contact_tags AS g ON g.contact_id = a.contact_id AND g.tag = a.what
     WHERE a.kind = 'tag'
 """
-# Whoever passed a mail on the way has its time in `steps`; the others keep what they had.
 _MOVE = """
-    UPDATE penstock.enrollments SET position = coalesce(m.position, enrollments.position), logical_at = m.l,
-        due_at = CASE WHEN m.n < 81 THEN m.until END, moved_tick = $tick, steps = m.steps,
-        exit = CASE WHEN m.n = 81 THEN 'completed' END, exited_at = CASE WHEN m.n = 81 THEN $t END
-    FROM (
-        SELECT e.enrollment_id, e.position, e.l, e.until, e.n,
-            json_object(
-                'billing_mail', coalesce(a.billing, (d.steps->>'$.billing_mail')::TIMESTAMP),
-                'import_mail', coalesce(a.import_, (d.steps->>'$.import_mail')::TIMESTAMP),
-                'integrations_mail', coalesce(a.integrations, (d.steps->>'$.integrations_mail')::TIMESTAMP),
-                'loyalty_mail', coalesce(a.loyalty, (d.steps->>'$.loyalty_mail')::TIMESTAMP),
-                'reports_mail', coalesce(a.reports, (d.steps->>'$.reports_mail')::TIMESTAMP),
-                'welcome_mail', coalesce(a.welcome, (d.steps->>'$.welcome_mail')::TIMESTAMP)) AS steps
-        FROM ended AS e JOIN due AS d ON d.enrollment_id = e.enrollment_id
-        LEFT JOIN (
-            SELECT enrollment_id,
-                max(CASE n WHEN 64 THEN own END) AS billing, max(CASE n WHEN 19 THEN own END) AS import_,
-                max(CASE n WHEN 55 THEN own END) AS integrations, max(CASE n WHEN 73 THEN own END) AS loyalty,
-                max(CASE n WHEN 37 THEN own END) AS reports, max(CASE n WHEN 1 THEN own END) AS welcome
-            FROM walked WHERE n % 9 = 1 GROUP BY enrollment_id
-        ) AS a ON a.enrollment_id = e.enrollment_id
-    ) AS m WHERE enrollments.enrollment_id = m.enrollment_id
+    UPDATE penstock.enrollments SET position = coalesce(e.position, enrollments.position), logical_at = e.l,
+        due_at = CASE WHEN e.n < 81 THEN e.until END, moved_tick = $tick, steps = e.steps,
+        exit = CASE WHEN e.n = 81 THEN 'completed' END, exited_at = CASE WHEN e.n = 81 THEN $t END
+    FROM ended AS e WHERE enrollments.enrollment_id = e.enrollment_id
 """
 _LEAVE = """
     UPDATE penstock.enrollments SET exit = 'goal', exited_at = $t, moved_tick = $tick, due_at = NULL
