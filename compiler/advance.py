@@ -72,7 +72,7 @@ class StepParts:
         require: the consent that a message needs, by channel.
         group: the subscription group of a message.
         holding: what holds a message in its step, in order, or skips it after all: (test, outcome).
-        counted: the message counts against the workflow's frequency cap.
+        counted: whether the message counts against the workflow's frequency cap; None where it never does.
     """
 
     test: Condition | None = None
@@ -83,7 +83,7 @@ class StepParts:
     require: Mapping[str, exp.Expr] = field(default_factory=dict)
     group: str | None = None
     holding: tuple[tuple[exp.Expr, str], ...] = ()
-    counted: bool = False
+    counted: exp.Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -422,9 +422,9 @@ class Layers:
         word = status_column(node.id)
         if word in self._kept:
             columns[word] = _when(here, self._status(node, step, parts), _column(word))
-        if parts.counted:
+        if parts.counted is not None:
             decided = exp.EQ(this=_column(f"o{node.index}"), expression=exp.Literal.string("decided"))
-            columns[SENT] = _when(exp.and_(here, decided), _one_more(SENT), _column(SENT))
+            columns[SENT] = _when(exp.and_(here, decided, parts.counted.copy()), _one_more(SENT), _column(SENT))
         if isinstance(step, UnenrollStep) and step.unenroll == self._workflow:
             out = exp.Literal.number(self.completed + len(self._leaving) + 1)
             columns["p"] = _when(here, _when(done, out, self._target(node)), _P)

@@ -135,12 +135,22 @@ CHANNELS = ("email", "sms", "push")
 _UNCOUNTED = ("skipped", "failed", "dead", "expired", "cancelled")
 
 
-def counts(step: ActionStep, kind: str, policy: Policy) -> bool:
-    """Whether the workflow's frequency cap is about a step: what it counts is what it holds back."""
+def capped_channels(step: ActionStep, policy: Policy) -> tuple[str, ...]:
+    """The channels on which a message of the step would count against the workflow's frequency cap."""
     cap = policy.cap
     if cap is None or not isinstance(step, MessageStep) or step.transactional:
-        return False
-    return kind not in CHANNELS or kind in (cap.channels or CHANNELS)
+        return ()
+    return tuple(channel for channel in channels_of(step) if channel in (cap.channels or CHANNELS))
+
+
+def capped(step: MessageStep, policy: Policy, require: Mapping[str, exp.Expr], group: str | None) -> exp.Expr | None:
+    """Whether a message goes out on a channel that the frequency cap is about; None when it never does."""
+    about = capped_channels(step, policy)
+    if not about:
+        return None
+    if len(about) == len(channels_of(step)):
+        return exp.true()
+    return exp.paren(exp.or_(*(chosen(step, channel, require, group) for channel in about)))
 
 
 def over_cap(cap: FrequencyCap) -> tuple[exp.Expr, str]:
@@ -157,7 +167,7 @@ def sent_before(cap: FrequencyCap, state_schema: str) -> Fact:
     What this tick decided for enrollments whose turn came before counts too. What was skipped, failed for good or is
     transactional does not.
     """
-    kind = exp.In(this=exp.column("kind", table="d"), expressions=_texts(cap.channels or (*CHANNELS, "channel")))
+    kind = exp.In(this=exp.column("kind", table="d"), expressions=_texts(cap.channels or CHANNELS))
     state = exp.In(this=exp.column("state", table="d"), expressions=_texts(_UNCOUNTED))
     opening = exp.Sub(this=tick_at(), expression=seconds(cap.per.elapsed.total_seconds()))
     decided = exp.column("decided_at", table="d")

@@ -28,7 +28,17 @@ from compiler.frames import Needs
 from compiler.graph import Flow, FlowNode, YamlPath, counted_steps, flow
 from compiler.kept import kept, kept_object
 from compiler.lookup import frame, seconds, tick_at
-from compiler.messages import HELD, SENT_BEFORE, channels_of, counts, held_out, over_cap, quiet, sent_before
+from compiler.messages import (
+    HELD,
+    SENT_BEFORE,
+    capped,
+    capped_channels,
+    channels_of,
+    held_out,
+    over_cap,
+    quiet,
+    sent_before,
+)
 from compiler.plan import SCOPE, SCOPE_COLUMNS, Action, Plan, Stage
 from compiler.workflow import (
     ActionStep,
@@ -399,12 +409,12 @@ class _Planner:
         leaving = [condition for _, condition in self._leaving()]
         needs = Needs().add(*self._step_conditions(), *self.compiled.require.values(), *leaving)
         cap = self.policy.cap
-        if cap is not None and any(self._counts(node) for node in self.graph.nodes):
+        if cap is not None and any(self._counts(node.step) for node in self.graph.nodes):
             needs.facts[SENT_BEFORE] = sent_before(cap, self.catalog.state_schema)
         return needs
 
-    def _counts(self, node: FlowNode) -> bool:
-        return isinstance(node.step, ActionStep) and counts(node.step, node.kind, self.policy)
+    def _counts(self, step: object) -> bool:
+        return isinstance(step, ActionStep) and bool(capped_channels(step, self.policy))
 
     def _compile_require(self) -> None:
         require = self.policy.require
@@ -428,15 +438,17 @@ class _Planner:
             if isinstance(node.step, MessageStep):
                 silent = quiet(node.step, self.policy, zone)
                 holding = [] if silent is None else [(silent, HELD)]
-                if self.policy.cap is not None and self._counts(node):
-                    holding.append(over_cap(self.policy.cap))
+                counted = capped(node.step, self.policy, require, texts[node.id].group)
+                if self.policy.cap is not None and counted is not None:
+                    test, word = over_cap(self.policy.cap)
+                    holding.append((exp.and_(counted, test), word))
                 out = held_out(node.step, self.policy)
                 # Last, in the place of the delivery: so all else happens to these contacts as to the others.
                 if out is not None:
                     holding.append((out, "skipped(holdout)"))
                 self.compiled.parts[node.id] = replace(
                     self.compiled.parts[node.id], require=require,
-                    group=texts[node.id].group, holding=tuple(holding), counted=self._counts(node),
+                    group=texts[node.id].group, holding=tuple(holding), counted=counted,
                 )  # fmt: skip
 
     def _refusing(self) -> exp.Select | None:
