@@ -31,6 +31,7 @@ from compiler.workflow import ActionStep, GotoStep, SplitStep, WaitForStep, Wait
 from flows.engine.deployment import Deployment
 from tests.oracle.planting import (
     Columns,
+    both,
     columns_turned,
     everywhere,
     gives,
@@ -337,8 +338,9 @@ MUTATIONS: Mapping[str, Plant] = {
         admission, "n.entry_at > c.candidate_at - CAST($per", "n.entry_at >= c.candidate_at - CAST($per"
     ),
     "candidates come by id, not by time": says(admission, "ORDER BY since, entry_ref", "ORDER BY entry_ref, since"),
-    "who left an audience is not noticed": says(
-        audiences, "SET member = FALSE, since = $tick_at", "SET since = $tick_at"
+    "who left an audience is not noticed": both(
+        says(audiences, "SET member = FALSE, since = $tick_at", "SET since = $tick_at"),
+        says(audiences, "(NOT c.inside OR g.edge IS NOT NULL)", "g.edge IS NOT NULL"),
     ),
     # exits
     "exit_when comes before the goal": method_gives(planner._Planner, "_exits", _first_reason_last),

@@ -69,6 +69,16 @@ def says(module: ModuleType, old: str, new: str) -> Callable[[pytest.MonkeyPatch
     return plant
 
 
+def both(*plants: Callable[[pytest.MonkeyPatch], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    """One mistake in several places that stand for each other."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        for each in plants:
+            each(patch)
+
+    return plant
+
+
 def layer(
     kind: type, change: Callable[[Columns, Any], Columns], part: str = ""
 ) -> Callable[[pytest.MonkeyPatch], None]:
