@@ -30,9 +30,6 @@ _SETTINGS: Mapping[str, str] = {
     "python_enable_replacements": "false",
     "preserve_insertion_order": "false",
     "TimeZone": "UTC",
-    # A tick writes tens of megabytes of log, and a checkpoint in its COMMIT would rewrite every row group it touched;
-    # the file is checkpointed when it is closed, and replaying this much after a crash takes seconds.
-    "checkpoint_threshold": "256MB",
 }
 _HOLDER = re.compile(r"held in (?P<command>.*?) \(PID (?P<pid>\d+)\)")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
