@@ -8,13 +8,12 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import PurePosixPath
 
 from sqlglot import exp
 
 from compiler.catalog import Catalog
 from compiler.condition import relation_table
-from compiler.errors import DefinitionError, ProjectError, nearest
+from compiler.errors import ProjectError
 from compiler.frames import timestamp
 from compiler.parser import canonical, from_canonical, parse_workflow
 from compiler.plan import Plan
@@ -132,7 +131,7 @@ def backtest(
         ProjectError: E508, no such workflow; E510, no warehouse; E519, no such version or period.
         DefinitionError: a definition is refused.
     """
-    definition = _file(project, workflow)
+    definition = project.definitions.workflow(workflow)
     with project.open_warehouse(read_only=True, wait=wait) as live:
         end = until or now(live)
         period = _period(since, end, every)
@@ -167,17 +166,6 @@ def _period(since: timedelta | datetime, end: datetime, every: timedelta) -> Per
 def _size(history: History, catalog: Catalog) -> tuple[int, int]:
     contacts = history.count(catalog.contact.relation.place)
     return contacts, history.staged("events")
-
-
-def _file(project: Project, workflow: str) -> Workflow:
-    definitions = project.definitions
-    found = definitions.workflows.get(workflow)
-    if found is not None:
-        return found.workflow
-    broken = [problem for problem in definitions.problems if PurePosixPath(problem.file).stem == workflow]
-    if broken:
-        raise DefinitionError(broken)
-    raise ProjectError(f"no workflow '{workflow}'", code="E508", hint=nearest(workflow, definitions.workflows))
 
 
 def _other(live: Warehouse, project: Project, workflow: str, against: str) -> tuple[str, Workflow]:

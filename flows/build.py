@@ -140,7 +140,8 @@ def _close_connections(project: Project) -> None:
     if project.warehouse.type == "duckdb":
         from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
-        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+        close: Callable[[], None] = DuckDBConnectionManager.close_all_connections
+        close()
 
 
 def _close_log() -> None:

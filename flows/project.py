@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 
 from compiler.catalog import Catalog
 from compiler.content import Template, parse_template
-from compiler.errors import DefinitionError, Problem, ProjectError
+from compiler.errors import DefinitionError, Problem, ProjectError, nearest
 from compiler.graph import passed_names
 from compiler.parser import Document, parse_workflow
+from compiler.workflow import Workflow
 from flows.dbt_files import DbtProject, WarehouseTarget, read_dbt_project, read_target
 from flows.mapping import catalog_of
 from flows.relations import Snapshot, read_snapshot, relations_of, take_snapshot, write_snapshot
@@ -35,6 +36,21 @@ class Definitions:
     workflows: Mapping[str, Document]
     templates: Mapping[str, Template]
     problems: tuple[Problem, ...]
+
+    def workflow(self, name: str) -> Workflow:
+        """A workflow as its file says now.
+
+        Raises:
+            DefinitionError: its file cannot be read.
+            ProjectError: E508, no such workflow.
+        """
+        found = self.workflows.get(name)
+        if found is not None:
+            return found.workflow
+        broken = [problem for problem in self.problems if PurePosixPath(problem.file).stem == name]
+        if broken:
+            raise DefinitionError(broken)
+        raise ProjectError(f"no workflow '{name}'", code="E508", hint=nearest(name, self.workflows))
 
 
 @dataclass(frozen=True)

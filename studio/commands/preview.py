@@ -16,7 +16,7 @@ from sqlglot import exp
 
 from compiler.catalog import Catalog
 from compiler.condition import relation_table
-from compiler.errors import DefinitionError, ProjectError, nearest
+from compiler.errors import ProjectError
 from compiler.graph import flow
 from compiler.parser import canonical
 from compiler.planner import Settings, plan
@@ -77,7 +77,7 @@ def preview(
         ProjectError: E508, no such workflow; E510, no warehouse; E516, no such contact; E517 and E518, see `walk`.
         DefinitionError: a definition is refused.
     """
-    definition = _definition(project, workflow)
+    definition = project.definitions.workflow(workflow)
     others = _enrolled(project, definition)
     taken = [assumed(text) for text in assume]
     check_there(project)
@@ -111,17 +111,6 @@ def preview(
     return Previewed(workflow, contact, zone, walked, tuple(_file(folder, action) for action in walked.actions))
 
 
-def _definition(project: Project, workflow: str) -> Workflow:
-    definitions = project.definitions
-    found = definitions.workflows.get(workflow)
-    if found is not None:
-        return found.workflow
-    broken = [problem for problem in definitions.problems if Path(problem.file).stem == workflow]
-    if broken:
-        raise DefinitionError(broken)
-    raise ProjectError(f"no workflow '{workflow}'", code="E508", hint=nearest(workflow, definitions.workflows))
-
-
 def _enrolled(project: Project, workflow: Workflow) -> dict[str, Workflow]:
     """The workflows that `enroll` steps of it lead to, and those of these."""
     found: dict[str, Workflow] = {}
@@ -130,7 +119,7 @@ def _enrolled(project: Project, workflow: Workflow) -> dict[str, Workflow]:
         for node in flow(waiting.pop()).nodes:
             name = node.step.enroll if isinstance(node.step, EnrollStep) else workflow.workflow
             if name != workflow.workflow and name not in found:
-                found[name] = _definition(project, name)
+                found[name] = project.definitions.workflow(name)
                 waiting.append(found[name])
     return found
 
