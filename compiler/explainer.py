@@ -34,7 +34,22 @@ class Statement:
 
     def sql(self, dialect: str) -> str:
         """The query as readable text."""
-        return self.query.sql(dialect=dialect, pretty=True, comments=False, max_text_width=_WIDTH)
+        return _readable(self.query, dialect)
+
+    def script(self, dialect: str) -> str:
+        """The query as a script has it: with the table that it makes, if any."""
+        if self.table is None:
+            return self.sql(dialect)
+        temporary = exp.Properties(expressions=[exp.TemporaryProperty()])
+        made = exp.Create(
+            this=exp.to_table(self.table), kind="TABLE", replace=dialect == "duckdb", properties=temporary,
+            expression=self.query,
+        )  # fmt: skip
+        return _readable(made, dialect)
+
+
+def _readable(tree: exp.Expr, dialect: str) -> str:
+    return tree.sql(dialect=dialect, pretty=True, comments=False, max_text_width=_WIDTH)
 
 
 def statements(plan: Plan) -> tuple[Statement, ...]:
@@ -101,9 +116,7 @@ def script(plan: Plan, dialect: str) -> str:
         lines += [f"--   {path}: {' '.join(text.split())}" for path, text in plan.conditions.items()]
     for number, statement in enumerate(statements(plan), start=1):
         lines += ["", f"-- {number} · {statement.name}", f"-- {statement.purpose}"]
-        if statement.table is not None:
-            lines.append(f"create {'or replace ' if dialect == 'duckdb' else ''}temp table {statement.table} as")
-        lines.append(statement.sql(dialect) + ";")
+        lines.append(statement.script(dialect) + ";")
     return "\n".join(lines) + "\n"
 
 

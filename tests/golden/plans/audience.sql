@@ -8,7 +8,7 @@
 
 -- 1 · entry
 -- members of the audience now; who was none at the tick before is a candidate; evaluated together with other audiences, for contacts that may have changed
-create or replace temp table tick_members as
+CREATE OR REPLACE TEMPORARY TABLE tick_members AS
 SELECT
   f.contact_id
 FROM (
@@ -158,7 +158,7 @@ WHERE
 
 -- 2 · exits
 -- enrollments that leave before anything else happens: goals, exits, time over
-create or replace temp table tick_exits as
+CREATE OR REPLACE TEMPORARY TABLE tick_exits AS
 SELECT
   x.*
 FROM (
@@ -195,7 +195,7 @@ WHERE
 
 -- 3 · frame
 -- one row per due enrollment with everything its conditions read, computed once
-create or replace temp table tick_frame as
+CREATE OR REPLACE TEMPORARY TABLE tick_frame AS
 WITH base AS (
   SELECT
     s.enrollment_id,
@@ -224,7 +224,7 @@ FROM base AS f;
 
 -- 4 · stage 1
 -- every due enrollment walks on, one layer per step, until it rests or ends; acts: mark
-create or replace temp table tick_stage_0 as
+CREATE OR REPLACE TEMPORARY TABLE tick_stage_0 AS
 WITH l0 AS NOT MATERIALIZED (
   SELECT
     "f"."c_person_id",
@@ -320,7 +320,7 @@ WHERE
 
 -- 6 · moves
 -- where each enrollment came to rest, until when, or how it ended
-create or replace temp table tick_moves as
+CREATE OR REPLACE TEMPORARY TABLE tick_moves AS
 SELECT
   x.*
 FROM (

@@ -10,7 +10,7 @@
 
 -- 1 · entry
 -- candidates: events order_placed that arrived
-create or replace temp table tick_candidates as
+CREATE OR REPLACE TEMPORARY TABLE tick_candidates AS
 SELECT
   f.contact_id,
   CAST((
@@ -51,7 +51,7 @@ WHERE
 
 -- 2 · exits
 -- enrollments that leave before anything else happens: goals, exits, time over
-create or replace temp table tick_exits as
+CREATE OR REPLACE TEMPORARY TABLE tick_exits AS
 SELECT
   x.*
 FROM (
@@ -96,7 +96,7 @@ WHERE
 
 -- 3 · frame
 -- one row per due enrollment with everything its conditions read, computed once
-create or replace temp table tick_frame as
+CREATE OR REPLACE TEMPORARY TABLE tick_frame AS
 WITH base AS (
   SELECT
     s.enrollment_id,
@@ -148,7 +148,7 @@ LEFT JOIN looked AS k
 
 -- 4 · stage 1
 -- every due enrollment walks on, one layer per step, until it rests or ends; acts: thanks, interested, tell
-create or replace temp table tick_stage_0 as
+CREATE OR REPLACE TEMPORARY TABLE tick_stage_0 AS
 WITH l0 AS NOT MATERIALIZED (
   SELECT
     "f"."c_given_name",
@@ -471,7 +471,7 @@ WHERE
 
 -- 8 · moves
 -- where each enrollment came to rest, until when, or how it ended
-create or replace temp table tick_moves as
+CREATE OR REPLACE TEMPORARY TABLE tick_moves AS
 SELECT
   x.*
 FROM (

@@ -11,7 +11,7 @@
 
 -- 1 · rows
 -- rows of activity whose key is new
-create or replace temp table tick_rows as
+CREATE OR REPLACE TEMPORARY TABLE tick_rows AS
 SELECT
   r.*,
   JSON_OBJECT(
@@ -59,7 +59,7 @@ WHERE
 
 -- 2 · entry
 -- candidates among them
-create or replace temp table tick_candidates as
+CREATE OR REPLACE TEMPORARY TABLE tick_candidates AS
 SELECT
   f.contact_id,
   f.key AS key,
@@ -84,7 +84,7 @@ WHERE
 
 -- 3 · frame
 -- one row per due enrollment with everything its conditions read, computed once
-create or replace temp table tick_frame as
+CREATE OR REPLACE TEMPORARY TABLE tick_frame AS
 WITH base AS (
   SELECT
     s.enrollment_id,
@@ -122,7 +122,7 @@ FROM base AS f;
 
 -- 4 · stage 1
 -- every due enrollment walks on, one layer per step, until it rests or ends; acts: mail
-create or replace temp table tick_stage_0 as
+CREATE OR REPLACE TEMPORARY TABLE tick_stage_0 AS
 WITH l0 AS NOT MATERIALIZED (
   SELECT
     "f"."c_given_name",
@@ -217,7 +217,7 @@ WHERE
 
 -- 6 · moves
 -- where each enrollment came to rest, until when, or how it ended
-create or replace temp table tick_moves as
+CREATE OR REPLACE TEMPORARY TABLE tick_moves AS
 SELECT
   x.*
 FROM (
