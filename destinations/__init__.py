@@ -11,6 +11,7 @@ from typing import Any
 from destinations.base import Action, Capabilities, Clock, Destination, Role, SecretLookup, Verdict
 from destinations.errors import ConfigurationError, DestinationError, TerminalError, TransientError
 from destinations.hubspot import Hubspot
+from destinations.inbound import Inbound, InboundEvent, InboundRefused, OptOut, Received
 from destinations.recorder import Recorder
 from destinations.smtp import Smtp
 from destinations.webhook import Webhook
@@ -23,6 +24,11 @@ __all__ = [
     "ConfigurationError",
     "Destination",
     "DestinationError",
+    "Inbound",
+    "InboundEvent",
+    "InboundRefused",
+    "OptOut",
+    "Received",
     "Role",
     "SecretLookup",
     "TerminalError",

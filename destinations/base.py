@@ -1,4 +1,4 @@
-"""The contract of a destination: actions in, one verdict per action out, capabilities as data."""
+"""The contract of a destination: actions in, one verdict per action out, capabilities as data, and the way back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
+
+from destinations.inbound import Inbound, InboundRefused, Received
 
 Role = Literal["email", "sms", "push", "crm", "task", "notify", "webhook", "audience"]
 """What a destination can be asked to do; a step is routed by it."""
@@ -124,6 +126,14 @@ class Destination(ABC):
     @abstractmethod
     async def send(self, batch: Sequence[Action]) -> Sequence[Verdict]:
         """Perform the actions: exactly one verdict per action, in the same order; never raises for a failed call."""
+
+    def parse_inbound(self, request: Inbound, now: datetime) -> Received:
+        """What the outside system tells us in a request of its own, once its signature is checked; `now` is naive UTC.
+
+        Opens nothing and needs no `async with`. Raises InboundRefused: not signed by it, stale, unreadable, or this
+        destination takes nothing back. Raises ConfigurationError when its secret cannot be read.
+        """
+        raise InboundRefused(404, "D400", f"a destination of type {self.type} takes no requests")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {getattr(self, 'name', '?')}>"

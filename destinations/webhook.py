@@ -7,12 +7,9 @@ the attempt; `webhook-signature` holds one `v1` signature per configured secret,
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import hmac
+import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +20,19 @@ from destinations.base import Action, Capabilities, Clock, Destination, SecretLo
 from destinations.classification import http_ruling, retry_after, utc
 from destinations.config import DestinationConfig, read_config, required_clock
 from destinations.errors import ConfigurationError, DestinationError, PayloadError
+from destinations.inbound import (
+    Inbound,
+    InboundEvent,
+    InboundRefused,
+    Received,
+    check_standard_webhook,
+    decoded,
+    hmac_base64,
+    json_map,
+    moment_of,
+    standard_webhook_key,
+    text_of,
+)
 from destinations.json_body import encoded
 from destinations.pace import Pace
 from destinations.secret import Secret, scrub, secret_field, texts_of
@@ -31,14 +41,15 @@ from destinations.verdicts import trouble_verdict
 if TYPE_CHECKING:
     from destinations.transport import Answer, Transport
 
-_PREFIX = "whsec_"
+_EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._\-]*")
 _MAX_RESPONSE = 64 * 1024
 
 
 class WebhookConfig(DestinationConfig):
     """`url` may be or hold a reference; `secrets` are `whsec_…` references, newest first; `headers` are added.
 
-    With `targets`, a `notify` step goes to the URL of its target and no other target is known.
+    With `targets`, a `notify` step goes to the URL of its target and no other target is known. `inbound_secrets` are
+    references to the `whsec_…` secrets with which others sign what they send to us.
     """
 
     url: str = Field(min_length=1)
@@ -46,6 +57,7 @@ class WebhookConfig(DestinationConfig):
     secrets: Sequence[str] = ()
     headers: Mapping[str, str] = Field(default_factory=dict)
     targets: Mapping[str, str] = Field(default_factory=dict)
+    inbound_secrets: Sequence[str] = ()
 
 
 class Webhook(Destination):
@@ -72,6 +84,7 @@ class Webhook(Destination):
         self._url = Secret(config.url, secrets)
         keys = [*([config.secret] if config.secret else []), *config.secrets]
         self._keys = [secret_field(name, "secret", key, secrets) for key in keys]
+        self._inbound = [secret_field(name, "inbound_secrets", key, secrets) for key in config.inbound_secrets]
         self._headers = {key: Secret(value, secrets) for key, value in config.headers.items()}
         self._targets = {target: Secret(url, secrets) for target, url in config.targets.items()}
         self._transport = transport
@@ -117,6 +130,14 @@ class Webhook(Destination):
                 return await self._send_one(action)
 
         return await asyncio.gather(*(one(action) for action in batch))
+
+    def parse_inbound(self, request: Inbound, now: datetime) -> Received:
+        """One signed event, `{"type": …, "timestamp": …, "data": {…}}`, as the Standard Webhooks specification says."""
+        if not self._inbound:
+            raise InboundRefused(404, "D400", f"destination {self.name} has no inbound_secrets")
+        message, sent = check_standard_webhook(request, [key.reveal() for key in self._inbound], now)
+        event = _event(message, json_map(decoded(request.body)), sent)
+        return Received((event,), once=f"webhook:{message}")
 
     async def _send_one(self, action: Action) -> Verdict:
         try:
@@ -173,23 +194,30 @@ class Webhook(Destination):
         return Verdict(action.action_id, ruling.status, str(answer.status), message, pause, stop=ruling.stop)
 
 
+def _event(message: str, data: Mapping[str, Any], sent: datetime) -> InboundEvent:
+    """`{type, timestamp, data}` as an event: who it is about is read from the usual places of `data`."""
+    name = text_of(data.get("type"), 100)
+    if name is None or not _EVENT_NAME.fullmatch(name):
+        raise InboundRefused(400, "D404", "the body has no `type` of letters, digits, `.`, `_` and `-`")
+    about = json_map(data.get("data", {}), "`data`")
+    return InboundEvent(
+        event_id=f"webhook:{message}", name=name.replace(".", "_").replace("-", "_").lower(),
+        time=moment_of(data.get("timestamp"), sent), action_id=text_of(about.get("action_id")),
+        email=text_of(about.get("email")), phone=text_of(about.get("phone")), data=about,
+    )  # fmt: skip
+
+
 def signature(secrets: Sequence[str], message_id: str, timestamp: str, body: bytes) -> str:
     """The `webhook-signature` header: one `v1,<base64>` per `whsec_` secret over `id.timestamp.body`."""
     content = f"{message_id}.{timestamp}.".encode() + body
-    return " ".join(
-        "v1," + base64.b64encode(hmac.digest(_key_bytes(secret), content, hashlib.sha256)).decode()
-        for secret in secrets
-    )
+    return " ".join("v1," + hmac_base64(_key_bytes(secret), content) for secret in secrets)
 
 
 def _key_bytes(secret: str) -> bytes:
-    if secret.startswith(_PREFIX):
-        try:
-            key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
-        except binascii.Error:
-            key = b""
-        if 24 <= len(key) <= 64:
-            return key
-    raise ConfigurationError(
-        "D301", "a webhook secret is whsec_ followed by base64 of 24 to 64 bytes", "make one: openssl rand -base64 32"
-    )
+    key = standard_webhook_key(secret)
+    if key is None:
+        raise ConfigurationError(
+            "D301", "a webhook secret is whsec_ followed by base64 of 24 to 64 bytes",
+            "make one: openssl rand -base64 32",
+        )  # fmt: skip
+    return key
