@@ -28,7 +28,7 @@ from compiler.graph import Flow, FlowNode, counted_steps
 from compiler.identity import bucket_tree
 from compiler.lookup import first_between, frame, seconds, tick_at
 from compiler.messages import HELD, SENT, first_of, skips, status
-from compiler.plan import FRAME, STAGE
+from compiler.plan import FRAME, STAGE, Due
 from compiler.workflow import (
     ActionStep,
     BranchStep,
@@ -179,6 +179,24 @@ class Layers:
         ]
         return exp.Case(ifs=ifs) if ifs else _NEVER.copy()
 
+    def dues(self) -> dict[str, Due]:
+        """When who stands at a step that waits goes on, for each of these steps."""
+        return {
+            node.id: Due(self._goes_on(node), isinstance(node.step, WaitStep | WaitUntilStep) and not self._anew(node))
+            for node in self._flow.nodes if isinstance(node.step, _TIMED | WaitForStep)
+        }  # fmt: skip
+
+    def _goes_on(self, node: FlowNode) -> exp.Select:
+        self._layers = []
+        self._timed(node)
+        until: exp.Expr = exp.Coalesce(this=_U.copy(), expressions=[_L.copy()])
+        if isinstance(node.step, WaitForStep):
+            until = exp.Coalesce(this=frame(f"m{node.index}"), expressions=[_U.copy(), _L.copy()])
+        due = exp.Greatest(this=_L.copy(), expressions=[until], ignore_nulls=True)
+        query = exp.select(frame("enrollment_id"), due.as_("due")).from_(exp.to_table(self._last).as_("f"))
+        query = query.where(self._here(node))
+        return self._chain(query, columns_read([query]), None)[0]
+
     # ------------------------------------------------------------ one stage
 
     def _stage(self, nodes: Sequence[FlowNode], needed: set[str], before: str | None) -> tuple[exp.Select, set[str]]:
@@ -186,10 +204,16 @@ class Layers:
         self._layers = []
         for node in nodes:
             self._layer(node)
-        handed, query = (
-            needed,
-            _read(_columns(needed), self._layers[-1][0] if self._layers else "l0"),
-        )
+        return self._chain(_read(_columns(needed), self._last), needed, before)
+
+    @property
+    def _last(self) -> str:
+        """The name of the last layer."""
+        return self._layers[-1][0] if self._layers else "l0"
+
+    def _chain(self, query: exp.Select, needed: set[str], before: str | None) -> tuple[exp.Select, set[str]]:
+        """A query over the last layer with all of them under it, and what they read of the table before."""
+        handed = needed
         ctes: list[tuple[str, exp.Select]] = []
         for number, (name, computed) in reversed(list(enumerate(self._layers))):
             source = self._layers[number - 1][0] if number else "l0"
@@ -211,13 +235,8 @@ class Layers:
 
     def _layer(self, node: FlowNode) -> None:
         match node.step:
-            case WaitStep(wait=duration):
-                self._wait(node, after(_L, duration, self._timing.zone))
-            case WaitUntilStep():
-                self._wait_until(node, node.step)
-            case WindowStep(window=window):
-                shown = self._shown(node, tick_at())
-                self._wait(node, opening(tick_at(), shown, window, self._timing.zone), at_least=True)
+            case WaitStep() | WaitUntilStep() | WindowStep():
+                self._wait(node, at_least=isinstance(node.step, WindowStep))
             case WaitForStep():
                 self._wait_for(node, node.step)
             case ActionStep():
@@ -251,9 +270,29 @@ class Layers:
 
     # ------------------------------------------------------------ kinds of steps
 
-    def _wait(self, node: FlowNode, moment: exp.Expr, *, at_least: bool = False) -> None:
+    def _timed(self, node: FlowNode) -> None:
+        """Layers that set `u`, until when the step waits, and of a wait_for `m<n>`, when the awaited event was."""
+        zone = self._timing.zone
+        match node.step:
+            case WaitStep(wait=duration):
+                self._until(node, after(_L, duration, zone))
+            case WaitUntilStep(wait_until=Moment() as moment):
+                self._until(node, next_time(_L, self._shown(node, _L), moment.at, moment.days, zone))
+            case WaitUntilStep():  # a timestamp; none, or one that is past, leaves `l`
+                test = self._parts[node.id].test
+                given = test.tree if test is not None else _NEVER
+                self._until(node, _when(exp.GT(this=exp.paren(given), expression=_L), given, _L))
+            case WindowStep(window=window):
+                self._until(node, opening(tick_at(), self._shown(node, tick_at()), window, zone))
+            case WaitForStep():
+                self._until(node, after(_L, node.step.within, zone) if node.step.within else _NEVER)
+                self._awaited(node, node.step)
+            case _:
+                pass
+
+    def _wait(self, node: FlowNode, *, at_least: bool = False) -> None:
         """Wait until a moment, which becomes `l`; with `at_least` only where `l` is earlier."""
-        self._until(node, moment)
+        self._timed(node)
         until, reached = _U, _later(_L, _U) if at_least else _U
         passed = exp.and_(self._here(node), exp.LTE(this=until, expression=tick_at()))
         self._add(node, {
@@ -261,17 +300,6 @@ class Layers:
             "l": _when(passed, reached, _L),
             **self._track(node, lambda old: _when(passed, reached, old)),
         })  # fmt: skip
-
-    def _wait_until(self, node: FlowNode, step: WaitUntilStep) -> None:
-        """Wait until the next local time, or until a timestamp; none, or one that is past, leaves `l`."""
-        zone, until = self._timing.zone, step.wait_until
-        if isinstance(until, Moment):
-            shown = self._shown(node, _L)
-            self._wait(node, next_time(_L, shown, until.at, until.days, zone))
-            return
-        test = self._parts[node.id].test
-        given = test.tree if test is not None else _NEVER
-        self._wait(node, _when(exp.GT(this=exp.paren(given), expression=_L), given, _L))
 
     def _shown(self, node: FlowNode, moment: exp.Expr) -> exp.Expr:
         """A layer with the wall clock at a moment, as `w<n>`, of those who stand at the step; gives that column."""
@@ -328,8 +356,7 @@ class Layers:
             **self._track(node, lambda old: _when(self._here(node), _L, old)),
         })  # fmt: skip
 
-    def _wait_for(self, node: FlowNode, step: WaitForStep) -> None:
-        here, n = self._here(node), node.index
+    def _awaited(self, node: FlowNode, step: WaitForStep) -> None:
         match step.since:
             case None | "entry":
                 lower: exp.Expr = frame("entry_at")
@@ -337,11 +364,13 @@ class Layers:
                 lower = _L
             case named:
                 lower = _column(f"s_{named}")
-        self._until(node, after(_L, step.within, self._timing.zone) if step.within else _NEVER)
-        deadline = _U if step.within else None
-        times = [first_between(times, lower, deadline) for times in self._parts[node.id].waits]
+        times = [first_between(times, lower, _U if step.within else None) for times in self._parts[node.id].waits]
         earliest = times[0] if len(times) == 1 else exp.Least(this=times[0], expressions=times[1:], ignore_nulls=True)
-        self._add(node, {f"m{n}": _when(here, earliest, _NEVER)}, part="m")
+        self._add(node, {f"m{node.index}": _when(self._here(node), earliest, _NEVER)}, part="m")
+
+    def _wait_for(self, node: FlowNode, step: WaitForStep) -> None:
+        self._timed(node)
+        here, n, deadline = self._here(node), node.index, _U if step.within else None
         matched = exp.Not(this=exp.Is(this=frame(f"m{n}"), expression=exp.Null()))
         ifs = [(exp.and_(here, matched), self._target(node, "then"), _later(_L, frame(f"m{n}")))]
         if deadline is not None:

@@ -127,6 +127,17 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Due:
+    """When enrollments that stand at a step go on: `query` gives enrollment_id and due, over the frame.
+
+    `planned`: that is the time planned when they came there, unless zones change.
+    """
+
+    query: exp.Select
+    planned: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """All of one workflow version.
 
@@ -147,6 +158,7 @@ class Plan:
         asked: candidates that other workflows' `enroll` steps made; columns as in `EventEntry`.
         ordered: its steps read what other enrollments of the contact may write in the same tick, or end them, so a
             contact's enrollments advance one after another.
+        dues: of an ordered plan, by the steps that wait: when who stands there goes on.
         reads_entry: some condition, value or text of its steps or exits reads the entry's row.
         lookback: seconds before T that it reads events, besides those since each entry; None for all history.
         audience_events: event names that its audience reads.
@@ -175,6 +187,7 @@ class Plan:
     waits_by_zone: bool = False
     jumps_back: bool = False
     ordered: bool = False
+    dues: Mapping[str, Due] = field(default_factory=dict)
     asked: exp.Select | None = None
     reads_entry: bool = True
     conditions: Mapping[str, str] = field(default_factory=dict)

@@ -175,10 +175,8 @@ class _Planner:
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
             events=frozenset(needs.events), lookback=self._lookback(), waits_by_zone=self._waits_by_zone(),
-            jumps_back=self._jumps_back(),
-            ordered=bool(frame_needs.facts) or any(node.kind == "unenroll" for node in self.graph.nodes),
-            asked=self.entry.asked(),
-            reads_entry=self._reads_entry(needs),
+            jumps_back=self._jumps_back(), ordered=(ordered := self._ordered(frame_needs)),
+            dues=layers.dues() if ordered else {}, asked=self.entry.asked(), reads_entry=self._reads_entry(needs),
             conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
             step_ids=tuple(node.id for node in self.graph.nodes),
             audience_events=self.entry.audience.events if self.entry.audience is not None else frozenset(),
@@ -359,6 +357,9 @@ class _Planner:
 
     def _by_event(self) -> bool:
         return isinstance(self.workflow.trigger, EventTrigger)
+
+    def _ordered(self, frame_needs: Needs) -> bool:
+        return bool(frame_needs.facts) or any(node.kind == "unenroll" for node in self.graph.nodes)
 
     def _timing(self) -> Timing:
         zone: exp.Expr | None = frame("tz")

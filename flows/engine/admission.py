@@ -322,8 +322,10 @@ _RULED_BY_RAMP = (
             ELSE r.verdict
         END AS verdict
     FROM (
-        SELECT v.*, sum(CASE WHEN v.verdict = 'entered' THEN 1 ELSE 0 END)
-            OVER (ORDER BY v.since, v.entry_ref, v.contact_id, v.candidate_id) AS rank
+        SELECT v.*, sum(CASE WHEN v.verdict = 'entered' THEN 1 ELSE 0 END) OVER (
+            ORDER BY v.since, NOT v.asked, CASE WHEN v.asked THEN v.contact_id END, v.entry_ref, v.contact_id,
+                v.candidate_id
+        ) AS rank
         FROM ("""
     + _RULED
     + """) AS v
@@ -334,7 +336,8 @@ _ROUND = (
     """
     CREATE OR REPLACE TEMP TABLE tick_round AS
     WITH ordered AS (
-        SELECT *, row_number() OVER (PARTITION BY contact_id ORDER BY since, entry_ref) AS place FROM tick_candidates
+        SELECT *, row_number() OVER (PARTITION BY contact_id ORDER BY since, NOT asked, entry_ref) AS place
+        FROM tick_candidates
     )"""
     + _RULED_BY_RAMP
 )
@@ -342,8 +345,10 @@ _ROUND_IN_ORDER = (
     """
     CREATE OR REPLACE TEMP TABLE tick_round AS
     WITH placed AS (
-        SELECT *, row_number() OVER (PARTITION BY contact_id ORDER BY since, entry_ref) AS place,
-            row_number() OVER (ORDER BY since, entry_ref, contact_id, candidate_id) AS line
+        SELECT *, row_number() OVER (PARTITION BY contact_id ORDER BY since, NOT asked, entry_ref) AS place,
+            row_number() OVER (
+                ORDER BY since, NOT asked, CASE WHEN asked THEN contact_id END, entry_ref, contact_id, candidate_id
+            ) AS line
         FROM tick_candidates
     ), ordered AS (
         SELECT a.* FROM placed AS a

@@ -220,10 +220,12 @@ _EMIT = """
 """
 _ENROLL = """
     INSERT INTO candidates
-    SELECT d.action_id, d.what, d.contact_id, NULL, CAST(d.action_id AS TEXT), d.due, 'asked', $tick, d.payload, TRUE
+    SELECT d.action_id, d.what, d.contact_id, NULL,
+        lpad(CAST($tick AS TEXT), 9, '0') || ':' || lpad(CAST(d.seq AS TEXT), 12, '0'), d.due, 'asked', $tick,
+        d.payload, TRUE
     FROM tick_actions AS d WHERE d.kind = 'enroll' AND d.outcome = 'ok'
 """
-"""Candidates of the next tick's admission, which gives them their ids."""
+"""Candidates of the next tick's admission, which gives them their ids; in the order of the log."""
 _UNENROLLED = """
     CREATE OR REPLACE TEMP TABLE tick_unenrolled AS
     SELECT n.enrollment_id, n.workflow, n.version, n.contact_id, n.key, u.cause

@@ -250,7 +250,7 @@ class _Tick:
                 self._guarded(plan.workflow, lambda p=plan: self._exits(p, _ENTERED))
         may_move = [plan for plan in plans if plan.workflow not in self.door.paused]
         moving = [plan for plan in may_move if self._due_or_woken(plan, due)]
-        later = take_turns(work, moving, self.rezoned)
+        later = take_turns(work, moving, self.rezoned, lambda plan: self._scope(plan, _CONTENDED, every=False))
         for plan in moving:
             self._guarded(plan.workflow, lambda p=plan: self._advance(p, 1 if later else None))
         for turn in sorted(later):
@@ -462,6 +462,7 @@ _IN_TURN = (
     + " AND coalesce((SELECT l.turn FROM tick_later AS l WHERE l.enrollment_id = n.enrollment_id), 1) = $turn "
     "ORDER BY n.position"
 )
+_CONTENDED = _COLUMNS + _NTH + _ROWS + " AND n.enrollment_id IN (SELECT t.enrollment_id FROM tick_turns AS t)"
 _ENTERED = _COLUMNS + _ROWS + " AND n.entered_tick = $tick"
 _CONCERNED = """
     CREATE OR REPLACE TEMP TABLE tick_concerned AS

@@ -58,14 +58,10 @@ def occurrences(cron: str, zone: str, after: datetime, until: datetime) -> list[
 
 def _after(work: Work, deployed: Deployed, previous: datetime | None) -> datetime:
     """What came round at this moment or before is no candidate; a schedule without a beginning begins now."""
-    if previous is not None:
-        return max(previous, deployed.earliest - timedelta(microseconds=1)) if _begins(deployed) else previous
-    begin = deployed.earliest if _begins(deployed) else deployed.activated_at
-    return (work.tick_at if begin == BEGINNING else begin) - timedelta(microseconds=1)
-
-
-def _begins(deployed: Deployed) -> bool:
-    return deployed.earliest != BEGINNING
+    begin = deployed.earliest if deployed.earliest != BEGINNING else deployed.activated_at
+    if begin == BEGINNING:
+        return previous or work.tick_at - timedelta(microseconds=1)
+    return max(previous or BEGINNING, begin - timedelta(microseconds=1))
 
 
 def _steady(zone: ZoneInfo, after: datetime, until: datetime) -> bool:

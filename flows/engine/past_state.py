@@ -146,14 +146,14 @@ _AS_THEY_WERE = (
     """
     INSERT INTO candidates BY NAME
     SELECT j.action_id AS candidate_id, split_part(j.what, ':', 2) AS workflow, j.contact_id,
-        CAST(j.action_id AS TEXT) AS entry_ref, j.due AS candidate_at, 'asked' AS verdict, j.tick, j.details AS entry,
-        TRUE AS asked
+        lpad(CAST(j.tick AS TEXT), 9, '0') || ':' || lpad(CAST(j.seq AS TEXT), 12, '0') AS entry_ref,
+        j.due AS candidate_at, 'asked' AS verdict, j.tick, j.details AS entry, TRUE AS asked
     FROM penstock_copied.journal AS j
     WHERE j.tick < $tick AND j.kind = 'action' AND starts_with(j.what, 'enroll:') AND j.outcome = 'ok'
         AND NOT EXISTS (
             SELECT 1 FROM penstock_copied.journal AS d
             WHERE d.tick < $tick AND d.kind IN ('enter', 'rejected', 'refused', 'waiting')
-                AND d.cause = CAST(j.action_id AS TEXT)
+                AND d.cause = lpad(CAST(j.tick AS TEXT), 9, '0') || ':' || lpad(CAST(j.seq AS TEXT), 12, '0')
         )
     """,
     # candidates that waited for a ramp, the end of a pause or an approval

@@ -6,24 +6,27 @@ go in the first turn; the others' later enrollments follow, each turn as sets.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pyarrow as pa
 
-from compiler.plan import Plan
+from compiler.plan import FRAME, Plan
 from flows.engine.work import Work
 from flows.journal.tables import stage
 
 Version = tuple[str, int]
 
 
-def take_turns(work: Work, moving: Sequence[Plan], rezoned: Collection[Version]) -> dict[int, frozenset[Version]]:
+def take_turns(
+    work: Work, moving: Sequence[Plan], rezoned: Collection[Version], scope: Callable[[Plan], int]
+) -> dict[int, frozenset[Version]]:
     """Fill `tick_later` with the enrollments that have to wait for another one of their contact.
 
     Args:
         work: of the tick.
         moving: the plans that have something due or woken.
         rezoned: versions of which every enrollment moves.
+        scope: makes `tick_scope` of a plan's enrollments in `tick_turns`, those whose contact has several that move.
 
     Returns:
         The versions that have an enrollment in each later turn (2, 3, …); empty when nobody has to wait.
@@ -46,34 +49,63 @@ def take_turns(work: Work, moving: Sequence[Plan], rezoned: Collection[Version])
     }
     kinds = [("workflow", pa.string()), ("version", pa.int64()), ("name", pa.string())]
     stage(work.warehouse, "tick_wakes", pa.table(columns, pa.schema(kinds)))
-    if not work.run(_LATER):
+    if not work.run(_TURNS):
         return {}
+    for plan in moving:
+        _find_dues(work, plan, scope, every_one=(plan.workflow, plan.version) in rezoned)
+    work.run(_LATER)
     found: dict[int, set[Version]] = {}
     for row in work.rows("SELECT DISTINCT turn, workflow, version FROM tick_later"):
         found.setdefault(row["turn"], set()).add((row["workflow"], row["version"]))
     return {turn: frozenset(versions) for turn, versions in found.items()}
 
 
-# Who is woken moves at the time of the event that wakes it, not at its own deadline.
+def _find_dues(work: Work, plan: Plan, scope: Callable[[Plan], int], *, every_one: bool) -> None:
+    """Say when those go on for whom that was not planned before: by an event, a column that changed, …"""
+    steps = [step for step, due in plan.dues.items() if every_one or not due.planned]
+    if not steps:
+        return
+    standing = work.rows(_STANDING, workflow=plan.workflow, version=plan.version, steps=steps)
+    if not standing:
+        return
+    key = (plan.workflow, str(plan.version))
+    scope(plan)
+    work.make(FRAME, plan.frame, *key)
+    for row in standing:
+        work.make("tick_dues", plan.dues[row["position"]].query, *key, row["position"])
+        work.run(_GOES_ON)
+
+
+# Where the order leaves two of one workflow equal, the one goes first that entered first, as admission has it.
+_TURNS = """
+    CREATE OR REPLACE TEMP TABLE tick_turns AS
+    SELECT m.enrollment_id, m.contact_id, m.workflow, m.version, m.position, m.entry_at, m.entry_ref, m.priority, m.due
+    FROM (
+        SELECT n.enrollment_id, n.contact_id, n.workflow, n.version, n.position, n.entry_at, n.entry_ref, p.priority,
+            greatest(n.logical_at, coalesce(n.due_at, n.logical_at)) AS due,
+            count(*) OVER (PARTITION BY n.contact_id) AS several
+        FROM enrollments AS n
+        JOIN tick_moving AS p ON p.workflow = n.workflow AND p.version = n.version
+        WHERE n.exit IS NULL AND (p.every_one OR n.due_at <= $tick_at OR EXISTS (
+            SELECT 1 FROM tick_arrivals AS a JOIN tick_wakes AS k ON k.name = a.name
+            WHERE k.workflow = n.workflow AND k.version = n.version AND a.contact_id = n.contact_id
+        ))
+    ) AS m WHERE m.several > 1
+"""
+_STANDING = """
+    SELECT DISTINCT t.position FROM tick_turns AS t
+    WHERE t.workflow = $workflow AND t.version = $version AND list_contains($steps, t.position)
+"""
+_GOES_ON = """
+    UPDATE tick_turns SET due = d.due FROM tick_dues AS d WHERE d.enrollment_id = tick_turns.enrollment_id
+"""
 _LATER = """
     CREATE OR REPLACE TEMP TABLE tick_later AS
     SELECT t.enrollment_id, t.workflow, t.version, t.turn FROM (
         SELECT m.enrollment_id, m.workflow, m.version, row_number() OVER (
-            PARTITION BY m.contact_id ORDER BY m.priority DESC, m.due, m.workflow, m.entry_at, m.enrollment_id
+            PARTITION BY m.contact_id
+            ORDER BY m.priority DESC, m.due, m.workflow, m.entry_at, m.entry_ref, m.enrollment_id
         ) AS turn
-        FROM (
-            SELECT n.enrollment_id, n.contact_id, n.workflow, n.version, n.entry_at, p.priority,
-                greatest(n.logical_at, least(
-                    coalesce(n.due_at, $tick_at), coalesce(w.woken_at, CAST($tick_at AS TIMESTAMP))
-                )) AS due
-            FROM enrollments AS n
-            JOIN tick_moving AS p ON p.workflow = n.workflow AND p.version = n.version
-            LEFT JOIN (
-                SELECT k.workflow, k.version, a.contact_id, min(a.event_time) AS woken_at
-                FROM tick_arrivals AS a JOIN tick_wakes AS k ON k.name = a.name
-                GROUP BY k.workflow, k.version, a.contact_id
-            ) AS w ON w.workflow = n.workflow AND w.version = n.version AND w.contact_id = n.contact_id
-            WHERE n.exit IS NULL AND (p.every_one OR n.due_at <= $tick_at OR w.woken_at IS NOT NULL)
-        ) AS m
+        FROM tick_turns AS m
     ) AS t WHERE t.turn > 1
 """

@@ -32,9 +32,9 @@ class Candidate:
     since: datetime | None = None
     """When it was a candidate first, of one that waits."""
 
-    def order(self) -> tuple[datetime, str, str]:
-        """The order in which candidates are considered."""
-        return self.since or self.time, self.id, self.contact
+    def order(self) -> tuple[datetime, bool, str, str, str]:
+        """The order in which candidates are considered; those that were asked to enter have no event's id."""
+        return self.since or self.time, not self.asked, self.contact if self.asked else "", self.id, self.contact
 
 
 @dataclass
@@ -54,9 +54,9 @@ class Admission:
     """The ticks of the entries, for the ramp."""
 
     def look(self, workflows: list[Workflow]) -> None:
-        """Reads the audiences that are triggers."""
+        """Reads the audiences that are triggers, and those of schedules."""
         for workflow in workflows:
-            if "audience" in workflow.trigger and "schedule" not in workflow.trigger:
+            if "audience" in workflow.trigger:
                 audience = parse(workflow.trigger["audience"])
                 inside = {each for each in self.world.contacts if self._reading(workflow, each, None).true(audience)}
                 self.present[workflow.name] = inside
@@ -152,13 +152,13 @@ class Admission:
         just_before = start - timedelta(microseconds=1) if start > datetime.min else start
         lower = max(before or datetime.min, just_before)
         self.seen[workflow.name] = tick
-        audience, default = parse(trigger.get("audience", "true")), workflow.policy.get("default_timezone")
-        for contact in self.world.contacts:
+        default = workflow.policy.get("default_timezone")
+        for contact in self.present.get(workflow.name, self.world.contacts):
             zone = trigger.get("timezone", default)
             names = [self.world.column(contact, "timezone"), default] if zone == "contact" else [zone]
             for at in occurrences(trigger["schedule"], zone_of(names), lower, tick):
                 known = (workflow.name, f"{contact} {at}")
-                if known not in self.considered and self._reading(workflow, contact, None).true(audience):
+                if known not in self.considered:
                     self.considered.add(known)
                     yield Candidate(at, "", contact, {"at": at, "scheduled_at": at})
 
@@ -220,6 +220,7 @@ class Admission:
             trigger=candidate.trigger,
             at=candidate.time,
             node=workflow.first,
+            ref=candidate.id,
             rest=workflow.first.id if workflow.first else "",
         )
         self.world.enrollments.append(enrollment)

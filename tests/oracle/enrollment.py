@@ -35,6 +35,8 @@ class Enrollment:
     trigger: str | None
     at: datetime
     node: Node | None
+    ref: str = ""
+    """The id of its candidate, which puts candidates of one time in order."""
     rest: str = ""
     """The step at which it came to rest, or entered."""
     reached: datetime = datetime.min

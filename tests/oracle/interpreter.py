@@ -135,6 +135,7 @@ class Interpreter:
         if any(reading.true(each) for each in workflow.exits):
             return "exit_when"
         leaves = workflow.document.get("exit_on_leave") and "audience" in workflow.trigger
+        leaves = leaves and "schedule" not in workflow.trigger
         if leaves and enrollment.contact not in self.admission.present[workflow.name]:
             return "left_audience"
         longest = workflow.duration("max_duration")
@@ -163,11 +164,14 @@ class Interpreter:
 
     def _turn(self, enrollment: Enrollment) -> tuple[Any, ...]:
         priority = int(enrollment.workflow.policy.get("priority", 0))
-        return -priority, self._due(enrollment), enrollment.workflow.name, enrollment.contact, enrollment.number
+        same = (enrollment.entered, enrollment.ref, enrollment.number)  # entered first, goes first
+        return -priority, self._due(enrollment), enrollment.workflow.name, enrollment.contact, *same
 
     def _due(self, enrollment: Enrollment) -> datetime:
         """When its next step is due: the end of a wait, the event or the deadline of a wait_for, else its L."""
         node = enrollment.node
+        if node is not None and node.kind == "window":
+            return max(enrollment.at, self._opening(enrollment) or enrollment.at)
         if node is None or node.kind not in ("wait", "wait_until", "wait_for"):
             return enrollment.at
         if node.kind == "wait_for":
@@ -222,14 +226,18 @@ class Interpreter:
         end = self._end(enrollment)
         return end <= max(self.world.tick, enrollment.at) and self._pass(enrollment, at=end)
 
-    def _window(self, enrollment: Enrollment) -> bool:
+    def _opening(self, enrollment: Enrollment, at: datetime | None = None) -> datetime | None:
+        """The start of the opening of its window in which an instant lies, else the tick."""
         assert enrollment.node is not None
         form, zone = enrollment.node.step["window"], self._zone(enrollment)
         start, end = wall_time(form["from"]), wall_time(form["to"])
-        now = window(self.world.tick, start, end, form.get("days"), zone)
+        return window(at or self.world.tick, start, end, form.get("days"), zone)
+
+    def _window(self, enrollment: Enrollment) -> bool:
+        now = self._opening(enrollment)
         if now is None:
             return False
-        same = window(enrollment.at, start, end, form.get("days"), zone) == now
+        same = self._opening(enrollment, enrollment.at) == now
         return self._pass(enrollment, at=enrollment.at if same else now)
 
     def _awaited(self, enrollment: Enrollment) -> tuple[datetime | None, datetime | None]:
@@ -365,7 +373,8 @@ class Interpreter:
             case "emit":
                 world.emit(contact, node.what(), enrollment.at, values)
             case "enroll":
-                asked = (enrollment.at, f"{place:09}", contact, {**values, "at": enrollment.at})
+                world.askings += 1
+                asked = (enrollment.at, f"{world.askings:09}", contact, {**values, "at": enrollment.at})
                 world.asked.append((node.what(), asked))
             case "unenroll":
                 pass

@@ -65,12 +65,12 @@ def _warehouse_says(old: str, new: str) -> Plant:
 
 def _since_another(since: str) -> Plant:
     def plant(patch: pytest.MonkeyPatch) -> None:
-        original = Layers._wait_for
+        original = Layers._awaited
 
         def changed(self: Layers, node: Any, step: WaitForStep) -> None:
             original(self, node, step.model_copy(update={"since": since}) if step.since else step)
 
-        patch.setattr(Layers, "_wait_for", changed)
+        patch.setattr(Layers, "_awaited", changed)
 
     return plant
 
@@ -337,7 +337,9 @@ MUTATIONS: Mapping[str, Plant] = {
     "an entry at the edge of the cap's window counts": says(
         admission, "n.entry_at > c.candidate_at - CAST($per", "n.entry_at >= c.candidate_at - CAST($per"
     ),
-    "candidates come by id, not by time": says(admission, "ORDER BY since, entry_ref", "ORDER BY entry_ref, since"),
+    "candidates come by id, not by time": says(
+        admission, "ORDER BY since, NOT asked, entry_ref", "ORDER BY entry_ref, since, NOT asked"
+    ),
     "who left an audience is not noticed": both(
         says(audiences, "SET member = FALSE, since = $tick_at", "SET since = $tick_at"),
         says(audiences, "(NOT c.inside OR g.edge IS NOT NULL)", "g.edge IS NOT NULL"),
@@ -379,7 +381,7 @@ MUTATIONS: Mapping[str, Plant] = {
         decisions, "d.what, d.due, $tick_at, d.payload, 'emit'", "d.what, $tick_at, $tick_at, d.payload, 'emit'"
     ),
     "who is enrolled enters with the time of the tick": says(
-        decisions, "CAST(d.action_id AS TEXT), d.due, 'asked'", "CAST(d.action_id AS TEXT), $tick_at, 'asked'"
+        decisions, "12, '0'), d.due, 'asked'", "12, '0'), $tick_at, 'asked'"
     ),
     "who is enrolled has to be young": says(admission, "WHEN NOT c.asked AND CAST($max_age", "WHEN CAST($max_age"),
     "who was unenrolled gets what was decided": in_module(

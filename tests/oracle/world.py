@@ -50,6 +50,8 @@ class World:
     campaigns: set[tuple[str, str]] = field(default_factory=set)
     asked: list[Any] = field(default_factory=list)
     """Candidates that `enroll` steps made, for the next tick."""
+    askings: int = 0
+    """How many they made so far."""
     paused: frozenset[str] = frozenset()
     owners: dict[str, str] = field(default_factory=dict)
     """Whom each merged contact became part of."""
