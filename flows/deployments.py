@@ -1,7 +1,7 @@
-"""Registers the flows with Prefect: transform, evaluate and deliver of a target, on schedules, in a work pool.
+"""Registers the flows with Prefect: transform, evaluate and deliver of a target, and ingest where a collector is.
 
-Prefect only starts them. The engine is right when a flow runs never, once or twice at a time, so a schedule is a hint;
-a run that would overlap with one of the same deployment is cancelled instead of queued.
+They run on schedules, in a work pool. Prefect only starts them. The engine is right when a flow runs never, once or
+twice at a time, so a schedule is a hint; a run that would overlap with one of the same deployment is cancelled.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from prefect.types.entrypoint import EntrypointType
 from compiler.errors import ProjectError
 from flows.deliver import deliver
 from flows.evaluate import evaluate
+from flows.ingest import ingest
 from flows.project import Project
 from flows.transform import transform
 
@@ -81,6 +82,8 @@ async def register(
         (evaluate, Interval(when.evaluate), f"every {when.evaluate}"),
         (deliver, Interval(when.deliver), f"every {when.deliver}"),
     ]
+    if project.settings.collector is not None:
+        schedules.append((ingest, Interval(when.evaluate), f"every {when.evaluate}"))
     return [
         await _register(flow, schedule, shown, project, work_pool, dict(environment or {}))
         for flow, schedule, shown in schedules

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from compiler.catalog import Catalog
@@ -22,6 +23,7 @@ from compiler.planner import plan
 from destinations import create
 from destinations.base import Destination
 from destinations.recorder import Recorder, RecorderConfig
+from flows.collector.ingest import Ingest, IngestReport
 from flows.engine.attempts import AttemptLog, HighWater, check_high_water, read_high_water, write_high_water
 from flows.engine.clock import Clock, SystemClock
 from flows.engine.crash import crash_point
@@ -51,6 +53,7 @@ class Runner:
         notes: what people should be told, in order; the caller prints and clears them.
         wait: how long to wait for the warehouse's lock.
         stopping: True ends a delivery pass after what is in flight.
+        taken_in: what the collector brought since the caller looked last; the caller clears it.
     """
 
     project: Project
@@ -59,10 +62,12 @@ class Runner:
     wait: timedelta = DEFAULT_WAIT
     stopping: Callable[[], bool] = lambda: False
     keep_open: Warehouse | None = None
+    taken_in: IngestReport = field(default_factory=IngestReport)
     _evaluator: Evaluator | None = None
     _published: Published | None = None
     _fingerprint: object = None
     _state: HighWater | None = None
+    _ingest: Ingest | None = None
 
     @contextmanager
     def open(self) -> Iterator[Warehouse]:
@@ -87,7 +92,7 @@ class Runner:
             return publish(warehouse, self.project.state_schema, self.project, self.clock, who=who, in_flight=in_flight)
 
     def tick(self) -> TickReport:
-        """Evaluate one tick and move the high-water mark.
+        """Take in what the collector has, evaluate one tick and move the high-water mark.
 
         Raises:
             StateError: nothing is published, or the state went back.
@@ -95,11 +100,20 @@ class Runner:
         with self.open() as warehouse:
             state = self._check_state(warehouse)
             evaluator = self._current(warehouse)
+            self._take_in(warehouse, find=True)
             report = evaluator.tick(warehouse)
             crash_point("before_mark")
             self._state = replace(state, tick=report.tick)
             write_high_water(self.project.local, self._state)
         return report
+
+    def ingest(self) -> IngestReport:
+        """Take in what the collector has; gives what is in since the caller cleared `taken_in`."""
+        if self._buffer.is_dir():
+            with self.open() as warehouse:
+                self._check_state(warehouse)
+                self._take_in(warehouse, find=True)
+        return self.taken_in
 
     def deliver(self) -> DeliveryReport:
         """Deliver what may be delivered now."""
@@ -116,8 +130,29 @@ class Runner:
             return asyncio.run(deliver(Delivery(
                 open_warehouse=self.open, schema=self.project.state_schema, destinations=self._destinations(published),
                 render=renderer(published.templates), clock=self.clock, recheck=rechecker(evaluator), log=log,
-                max_sends_per_day=published.max_sends_per_day, stopping=self.stopping,
+                max_sends_per_day=published.max_sends_per_day, stopping=self.stopping, before_claim=self._take_in,
             )))  # fmt: skip
+
+    # ------------------------------------------------------------ the way back in
+
+    @property
+    def _buffer(self) -> Path:
+        """Where the collector of this machine keeps what it took."""
+        return buffer_folder(self.project)
+
+    def _take_in(self, warehouse: Warehouse, *, find: bool = False) -> None:
+        """Opt-outs must be there before a claim, and events before a tick; `find`: give events to new contacts too."""
+        if not self._buffer.is_dir():
+            return
+        if self._ingest is None:
+            self._ingest = Ingest(self._buffer, self.project.state_schema, crash_point)
+        if not find and not self._ingest.waiting():
+            return
+        catalog = self._current(warehouse).deployment.catalog
+        key = (self._state or self._high_water(warehouse)).state_id
+        self.taken_in.add(self._ingest.run(warehouse, self.clock.now(), key, catalog))
+        if find:
+            self.taken_in.found += self._ingest.find(warehouse, self.clock.now(), catalog)
 
     # ------------------------------------------------------------ what is published
 
@@ -188,6 +223,11 @@ class Runner:
         }
 
 
+def buffer_folder(project: Project) -> Path:
+    """The folder of the collector's buffer, beside the attempt log."""
+    return project.local / "collector"
+
+
 def _secret(name: str) -> str:
     return os.environ[name]
 
@@ -229,6 +269,11 @@ def deployment_of(published: Published, catalog: Catalog, workspace: str) -> Dep
 def run_tick(project: Project, clock: Clock | None = None) -> TickReport:
     """One tick of a target."""
     return Runner(project, clock or SystemClock()).tick()
+
+
+def run_ingest(project: Project, clock: Clock | None = None) -> IngestReport:
+    """Take in what the collector on this machine has."""
+    return Runner(project, clock or SystemClock()).ingest()
 
 
 def run_delivery(project: Project, clock: Clock | None = None) -> DeliveryReport:

@@ -18,6 +18,7 @@ from compiler.yaml import Value, YamlPath, read_yaml
 Deliver = Literal["outbox", "live"]
 Relation = Annotated[str, Field(pattern=r"^\s*(ref|source)\(.*\)\s*$", description="ref('model') or source('a', 'b')")]
 _TARGET_ONLY = frozenset({"deliver", "max_sends_per_day"})
+_REFERENCE = r"^\s*\{\{\s*env_var\(.*\)\s*\}\}\s*$"
 _SCHEMA = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
 
@@ -94,6 +95,27 @@ class GuardSettings(Model):
     max_entries: Annotated[int, Field(ge=0)] | None = None
 
 
+class WriteKeySettings(Model):
+    """A key that may write events to the collector, and nothing else.
+
+    A `browser` key stands in web pages, so everybody knows it; only pages of its `origins` may use it, and it cannot
+    say who somebody is. `rate` is in events a second. With `events` it takes only events of these names.
+    """
+
+    key: Annotated[str, Field(pattern=_REFERENCE, description="{{ env_var('NAME') }}")]
+    browser: bool = False
+    origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/?#\s]+$")], ...] = ()
+    rate: Annotated[int, Field(ge=1)] = 5000
+    events: tuple[str, ...] = ()
+
+
+class CollectorSettings(Model):
+    """What `penstock collect` takes: write keys; `secrets` sign links and identities, the newest first."""
+
+    secrets: tuple[Annotated[str, Field(pattern=_REFERENCE, description="{{ env_var('NAME') }}")], ...] = ()
+    keys: dict[Name, WriteKeySettings] = {}
+
+
 class StateSettings(Model):
     """Where Penstock keeps its tables: a schema of the warehouse."""
 
@@ -123,6 +145,7 @@ class Settings(Model):
     destinations: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = {}
     state: StateSettings = StateSettings()
     guards: GuardSettings | None = GuardSettings()
+    collector: CollectorSettings | None = None
     targets: dict[str, dict[str, Any]] = {}
 
     @property
@@ -239,6 +262,8 @@ def _worded(item: Mapping[str, Any]) -> str:
     match item["type"]:
         case "string_pattern_mismatch" if "ref|source" in item.get("ctx", {}).get("pattern", ""):
             return "a relation is ref('model') or source('source', 'table')"
+        case "string_pattern_mismatch" if "env_var" in item.get("ctx", {}).get("pattern", ""):
+            return "a secret is a reference, \"{{ env_var('NAME') }}\", never the secret itself"
         case _:
             return re.sub(r"^Value error, ", "", str(item["msg"]))
 

@@ -9,8 +9,9 @@ from typing import Literal
 CrashPoint = Literal[
     "before_tick", "in_tick", "after_commit", "before_mark", "in_recovery", "after_recovery", "after_claim",
     "before_send", "after_send", "before_receipts", "in_receipts", "after_receipts",
+    "in_append", "before_acknowledge", "before_ingest", "in_ingest", "after_ingest",
 ]  # fmt: skip
-"""Where the engine can be stopped, in the order in which it passes the points."""
+"""Where the engine, and the collector, can be stopped, in the order in which they pass the points."""
 
 
 def crash_point(name: CrashPoint) -> None:

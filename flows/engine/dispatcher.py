@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from compiler.content import RenderError
-from compiler.errors import DeliveryError
+from compiler.errors import DeliveryError, PenstockError
 from destinations.base import Action, Destination, Verdict
 from destinations.errors import DestinationError
 from flows.engine.attempts import Attempt, AttemptLog
@@ -70,6 +70,7 @@ class Delivery:
         batch: rows per claim.
         max_sends_per_day: of the target; None for no limit.
         stopping: asked before each claim and each call; True ends the pass after what is in flight.
+        before_claim: brings in opt-outs that wait outside the warehouse; when it fails, no message is claimed.
     """
 
     open_warehouse: OpenWarehouse
@@ -82,6 +83,7 @@ class Delivery:
     batch: int = 500
     max_sends_per_day: int | None = None
     stopping: Callable[[], bool] = lambda: False
+    before_claim: Callable[[Warehouse], None] = lambda warehouse: None
 
 
 async def deliver(delivery: Delivery) -> DeliveryReport:
@@ -179,11 +181,20 @@ class _Pass:
     def _claim(self, warehouse: Warehouse, key: str, where: Position, limits: Limits) -> Claimed:
         """One claim; when messages cannot be checked, one without messages, now and for the rest of the pass."""
         if not self.report.messages_blocked:
+            self._bring_opt_outs(warehouse)
+        if not self.report.messages_blocked:
             try:
                 return self._claim_once(warehouse, key, where, limits, self.delivery.recheck)
             except Unchecked as error:
                 self.report.messages_blocked = str(error)
         return self._claim_once(warehouse, key, where, replace(limits, no_messages=True), None)
+
+    def _bring_opt_outs(self, warehouse: Warehouse) -> None:
+        try:
+            self.delivery.before_claim(warehouse)
+        except Exception as error:  # fail closed, whatever it was
+            said = str(error) if isinstance(error, PenstockError) else type(error).__name__
+            self.report.messages_blocked = f"opt-outs that came in cannot be read: {said}"
 
     def _claim_once(
         self, warehouse: Warehouse, key: str, where: Position, limits: Limits, recheck: Recheck | None

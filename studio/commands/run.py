@@ -12,6 +12,7 @@ from typing import Any
 
 from compiler.errors import ProjectError, WarehouseAway, WarehouseLocked
 from compiler.workflow import Duration
+from flows.collector.ingest import IngestReport
 from flows.engine.dispatcher import DeliveryReport
 from flows.engine.evaluator import TickReport
 from flows.project import load_project
@@ -149,6 +150,7 @@ class _Loop:
         for note in self.runner.notes:
             self.console.note(note)
         self.runner.notes.clear()
+        self._show_taken_in()
         for workflow, why in tick.set_aside.items():
             self.console.note(f"set aside {workflow}: {why}")
         for workflow, held in tick.guarded.items():
@@ -162,6 +164,14 @@ class _Loop:
             self.console.out.print(_as_json(tick, delivery), markup=False)
         else:
             self.console.out.print(_line(tick, delivery), markup=False)
+
+    def _show_taken_in(self) -> None:
+        """What the collector brought, when it brought something."""
+        found, self.runner.taken_in = self.runner.taken_in, IngestReport()
+        told = [f"{name.replace('_', ' ')} {number:,}" for name, number in vars(found).items() if number]
+        if told:
+            refused = "; refused events stand in events_rejected" if found.refused else ""
+            self.console.note(f"from the collector: {', '.join(told)}{refused}")
 
 
 def _as_json(tick: TickReport, delivery: DeliveryReport | None) -> str:

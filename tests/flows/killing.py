@@ -43,7 +43,7 @@ STATE = "penstock"
 _FILLED = ("penstock.yaml", "profiles.yml")
 _IMPORTED = (
     "pytest", "studio.commands.run", "flows.warehouse.duckdb", "flows.warehouse.postgres", "psycopg",
-    "destinations.transport", "sqlglot.dialects.duckdb",
+    "destinations.transport", "sqlglot.dialects.duckdb", "flows.collecting", "flows.collector.server", "uvloop",
     "pandas", "pyarrow.dataset",
 )  # fmt: skip
 ACTIONS: Mapping[str, tuple[str, ...]] = {

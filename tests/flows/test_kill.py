@@ -19,6 +19,7 @@ from typing import get_args
 import pytest
 
 from flows.engine.crash import CrashPoint
+from tests.flows.collector.points import APPENDING, TAKING_IN
 from tests.flows.killing import ENVIRONMENT, Kiosk, check_ticks, ran, started, work, work_once
 
 # Each row is one history: the process dies at every point of it in turn, then a run ends well. Every named point is
@@ -46,7 +47,8 @@ def kiosk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 
 def test_every_named_point_is_died_at_twice() -> None:
-    died = [point.partition(":")[0] for history in HISTORIES for point in history]
+    everything = (*HISTORIES, *APPENDING, *TAKING_IN)
+    died = [point.partition(":")[0] for history in everything for point in history]
     assert [point for point in get_args(CrashPoint) if died.count(point) < 2] == []
 
 

@@ -1,7 +1,8 @@
 """What `make bench` prints: the tick against hand-written SQL, an idle tick, what its cost depends on, a stream of
-events, `penstock validate`, and a backtest.
+events, `penstock validate`, a backtest, and the collector.
 
-    python -m tests.load.bench [--quick] [--runs N] [--minutes M] [--only tick|scaling|stream|validate|backtest]
+    python -m tests.load.bench [--quick] [--runs N] [--minutes M]
+        [--only tick|scaling|stream|validate|backtest|collector]
 
 Both sides tick from copies of one file to committed results, which are compared; runs are interleaved, so that the
 ratio survives a noisy machine. The file is kept in BENCH_WORK (default: a folder in TMPDIR or /tmp).
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.warehouse.duckdb import DuckDBWarehouse
-from tests.load import backtest, compare, data, scaling, validation
+from tests.load import backtest, collecting, compare, data, scaling, validation
 from tests.load.sides import Run, Side
 
 RATIO = SCALE = 1.5
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", type=float, default=1.0, help="length of the stream of events (1; 10 for the target)"
     )
-    parser.add_argument("--only", choices=["tick", "scaling", "stream", "validate", "backtest"],
+    parser.add_argument("--only", choices=["tick", "scaling", "stream", "validate", "backtest", "collector"],
                         help="leave the other parts out")  # fmt: skip
     chosen = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 110)
@@ -65,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.only in (None, "backtest"):
         size = (10_000, 9) if chosen.quick else (backtest.CONTACTS, backtest.DAYS)
         console.print(backtest.told(backtest.measure(*size)))
+    if chosen.only in (None, "collector"):
+        measured = collecting.measure(1.0 if chosen.quick else 3.0, chosen.runs)
+        console.print(collecting.told(measured))
     return 0 if equal else 1
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flows.warehouse.duckdb import DuckDBWarehouse
-from tests.load import backtest, compare, data, scaling, validation
+from tests.load import backtest, collecting, compare, data, scaling, validation
 from tests.load.sides import Engine, Hand, measured
 
 
@@ -55,3 +55,9 @@ def test_a_short_stream_is_taken_in() -> None:
     found = scaling.stream(20, 0.4, contacts=10)
     assert len(found.lags) == 3
     assert "20 events/s" in found.told(20, 24)
+
+
+def test_the_collector_is_measured_and_every_acknowledged_event_is_found() -> None:
+    rates = collecting.measure(0.1, 1)
+    assert min(*rates.collector, *rates.bare) > 0
+    assert "share of medians" in collecting.told(rates)

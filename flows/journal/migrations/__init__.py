@@ -17,6 +17,7 @@ from flows.journal.migrations import (
     m0003_in_flight,
     m0004_audience_masks,
     m0005_indexes,
+    m0006_collected,
 )
 from flows.journal.tables import StateTables
 from flows.warehouse.base import Warehouse
@@ -41,6 +42,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "in_flight", m0003_in_flight.up),
     Migration(4, "audience_masks", m0004_audience_masks.up),
     Migration(5, "indexes", m0005_indexes.up, m0005_indexes.on_server),
+    Migration(6, "collected", m0006_collected.up, m0006_collected.on_server),
 )
 
 SCHEMA_VERSION = MIGRATIONS[-1].number

@@ -1,0 +1,94 @@
+"""The process that serves a collector: uvicorn, with a limit on connections and on how long a request may begin."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from compiler.errors import ProjectError
+from flows.collector.service import Collector
+
+MOST_CONNECTIONS = 1_000
+"""Open connections and requests under way; more are told to come back (503)."""
+HEADER_SECONDS = 10.0
+"""How long a client may take to send the head of a request."""
+_BACKLOG = 2048
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """HTTP/1.1 that hangs up on who does not finish the head of a request: slow clients keep no connection."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there; now its request has to come."""
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._expect()
+
+    def on_message_begin(self) -> None:
+        """A request began, maybe not the first one of the connection."""
+        super().on_message_begin()
+        self._expect()
+
+    def on_headers_complete(self) -> None:
+        """The head is there; the body has a deadline of its own."""
+        self._relax()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._relax()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        self._relax()
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _relax(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def configured(collector: Collector, trusted: str = "127.0.0.1") -> uvicorn.Config:
+    """How a collector is served."""
+    return uvicorn.Config(
+        collector.app, http=PatientProtocol, loop="uvloop", ws="none", lifespan="on", log_level="warning",
+        access_log=False, server_header=False, proxy_headers=True, forwarded_allow_ips=trusted,
+        limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=20, timeout_graceful_shutdown=10,
+    )  # fmt: skip
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 is a free one.
+
+    Raises:
+        ProjectError: E542.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror}"
+        raise ProjectError(f"port {port} on {host} {why}", code="E542", hint="--port takes another one") from error
+    found.listen(_BACKLOG)
+    return found
+
+
+def serve(collector: Collector, host: str, port: int, trusted: str = "127.0.0.1") -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        ProjectError: E542, the port cannot be had.
+    """
+    with listening(host, port) as opened:
+        server: Any = uvicorn.Server(configured(collector, trusted))
+        server.run(sockets=[opened])
