@@ -58,6 +58,7 @@ soak: setup  ## Run the tests that take long
 
 docs: setup  ## Generate the reference pages
 	@$(BIN)/python scripts/reference.py
+	@$(BIN)/python -m tests.destinations.conformance
 
 format: setup  ## Rewrite Python and SQL in the house style
 	@$(BIN)/ruff check --fix-only --quiet .

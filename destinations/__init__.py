@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from destinations.base import Action, Capabilities, Clock, Destination, Role, SecretLookup, Verdict
+from destinations.declared import Declared
 from destinations.errors import ConfigurationError, DestinationError, TerminalError, TransientError
 from destinations.hubspot import Hubspot
 from destinations.inbound import Inbound, InboundEvent, InboundRefused, OptOut, Received
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 REGISTRY: Mapping[str, type[Destination]] = {
+    "http": Declared,
     "hubspot": Hubspot,
     "recorder": Recorder,
     "smtp": Smtp,

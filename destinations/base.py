@@ -32,13 +32,28 @@ SecretLookup = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `count` requests in a window of `per`."""
+
+    count: int
+    per: timedelta
+
+    @property
+    def per_second(self) -> float:
+        """The even pace that keeps it."""
+        return self.count / self.per.total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """Facts about a destination that the engine plans with.
 
     `max_batch` is actions per call, `max_bytes` the size of one request, `concurrency` the calls in flight,
     `retry_after` the pauses before attempt 2, 3, … (so attempts in all = its length + 1). `on_unknown` is the
     default policy for an unknown outcome: `retry` where a second request has no second effect. `objects` are the kinds
-    of CRM object that it takes, None for any.
+    of CRM object that it takes, None for any. `limits` are those of the account, on as many windows as it has.
+    `key_lifetime` is how long the other side remembers an idempotency key, None for ever; `refreshes` says that the
+    credentials are short-lived and fetched anew by the destination itself.
     """
 
     roles: frozenset[Role]
@@ -49,6 +64,9 @@ class Capabilities:
     retry_after: tuple[timedelta, ...] = (timedelta(minutes=5), timedelta(minutes=10))
     on_unknown: OnUnknown = "hold"
     objects: frozenset[str] | None = None
+    limits: tuple[Limit, ...] = ()
+    key_lifetime: timedelta | None = None
+    refreshes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +78,8 @@ class Action:
     The payload by kind:
 
     email    to, from?, reply_to?, subject, text?, html?, headers?, list_unsubscribe?
+    sms      to, text
+    push     to, title, text
     notify   target, text
     task     title, owner?, body?, due?, contact {id, email?, phone?}
     crm      object, set {field: value}, contact {id, email?}
@@ -113,6 +133,13 @@ class Destination(ABC):
 
         Raises ConfigurationError naming the key, the allowed ones and the nearest match.
         """
+
+    @classmethod
+    def abilities(cls, config: Mapping[str, Any]) -> Capabilities:
+        """What a destination of this type can do when it is configured so; the roles and objects of a type that has
+        them from its configuration. Never raises: `from_config` says what is wrong.
+        """
+        return cls.capabilities
 
     async def __aenter__(self) -> Self:
         """Open what is needed. Raises ConfigurationError when a secret is missing or unusable."""

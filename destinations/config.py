@@ -11,12 +11,12 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from destinations.base import Capabilities, Clock, OnUnknown
+from destinations.base import Capabilities, Clock, Limit, OnUnknown
 from destinations.errors import ConfigurationError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|sec|s|min|m|h|d)")
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|sec|m|min|h|d)")
+_RATE = re.compile(r"(\d+)\s*/\s*(\d+)?\s*(s|sec|m|min|h|d)")
 
 
 def _duration(value: object) -> timedelta:
@@ -28,18 +28,21 @@ def _duration(value: object) -> timedelta:
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
 
 
-def _per_second(value: object) -> float:
-    match = _RATE.fullmatch(str(value).strip())
-    if match is None or not float(match[1]):
-        raise ValueError("a rate is a number per unit: 10/s, 600/m")
-    return float(match[1]) / _UNITS[match[2]]
+def _limits(value: object) -> tuple[Limit, ...]:
+    found = []
+    for text in value if isinstance(value, list | tuple) else [value]:
+        match = _RATE.fullmatch(str(text).strip())
+        if match is None or not int(match[1]) or match[2] == "0":
+            raise ValueError("a rate is a number per time, or a list of them: 10/s, 600/m, [100/10s, 250000/d]")
+        found.append(Limit(int(match[1]), timedelta(seconds=int(match[2] or 1) * _UNITS[match[3]])))
+    return tuple(found)
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 """`30s`, `5m`, `2h`, `1d`, `500ms`."""
 
-Rate = Annotated[float, BeforeValidator(_per_second)]
-"""`10/s`, `600/m`; requests per second once read."""
+Limits = Annotated[tuple[Limit, ...], BeforeValidator(_limits)]
+"""`10/s`, `600/m`, `100/10s`, or a list of them: how many requests may leave in each window."""
 
 
 class DestinationConfig(BaseModel):
@@ -57,7 +60,7 @@ class DestinationConfig(BaseModel):
     max_batch: Annotated[int, Field(ge=1)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=64)] | None = None
     timeout: Duration | None = None
-    rate: Rate | None = None
+    rate: Limits | None = None
 
     def applied_to(self, capabilities: Capabilities) -> Capabilities:
         """`capabilities` with what this configuration overrides."""
@@ -67,6 +70,7 @@ class DestinationConfig(BaseModel):
             retry_after=capabilities.retry_after if self.retry_after is None else tuple(self.retry_after),
             max_batch=self.max_batch or capabilities.max_batch,
             concurrency=self.concurrency or capabilities.concurrency,
+            limits=capabilities.limits if self.rate is None else self.rate,
         )
 
 

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field
 
 from destinations import classification
-from destinations.base import Action, Capabilities, Clock, Destination, SecretLookup, Verdict
+from destinations.base import Action, Capabilities, Clock, Destination, Limit, SecretLookup, Verdict
 from destinations.classification import http_ruling, utc
 from destinations.config import DestinationConfig, read_config, required_clock
 from destinations.errors import ConfigurationError, DestinationError, PayloadError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from destinations.transport import Answer, Transport
 
 # 100 requests in 10 s is the smallest plan; a little below it leaves room for others on the account.
-_RATE = 9.0
+_LIMITS = (Limit(90, timedelta(seconds=10)), Limit(250_000, timedelta(days=1)))
 
 
 class HubspotConfig(DestinationConfig):
@@ -76,6 +76,7 @@ class Hubspot(Destination):
         retry_after=(timedelta(minutes=5), timedelta(minutes=10)),
         on_unknown="retry",
         objects=frozenset({"contact"}),
+        limits=_LIMITS,
     )
 
     def __init__(
@@ -88,7 +89,7 @@ class Hubspot(Destination):
         self._token = secret_field(name, "token", config.token, secrets)
         self._base = Secret(config.base_url, secrets)
         self._transport = transport
-        self._pace = Pace(config.rate or _RATE)
+        self._pace = Pace(self.capabilities.limits)
         try:
             self._timezone = ZoneInfo(config.account_timezone)
         except (ZoneInfoNotFoundError, ValueError):

@@ -1,16 +1,24 @@
-"""An even pace for requests: at most `per_second`, waiting instead of refusing."""
+"""An even pace for requests: within every short limit, waiting instead of refusing."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+
+from destinations.base import Limit
+
+LONGEST_WAITED = timedelta(minutes=1)
+"""Limits over longer windows are no pace: they are budgets, which the dispatcher keeps for all processes."""
 
 
 class Pace:
-    """A token bucket of one second's worth (at least one token), on the event loop's monotonic time."""
+    """A token bucket of one second's worth (at least one token) per limit, on the event loop's monotonic time."""
 
-    def __init__(self, per_second: float | None) -> None:
-        self._per_second = per_second
-        self._burst = max(1.0, per_second or 1.0)
+    def __init__(self, limits: Iterable[Limit] = ()) -> None:
+        per_second = [limit.per_second for limit in limits if limit.per <= LONGEST_WAITED]
+        self._per_second = min(per_second, default=None)
+        self._burst = max(1.0, self._per_second or 1.0)
         self._tokens = self._burst
         self._seen: float | None = None
 

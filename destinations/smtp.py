@@ -82,7 +82,7 @@ class Smtp(Destination):
             raise ConfigurationError("D303", f"destination {name}: username and password belong together")
         self._session: SmtpSession | None = None
         self._lock = asyncio.Lock()
-        self._pace = Pace(config.rate)
+        self._pace = Pace(self.capabilities.limits)
         for key, address in {"from": config.sender, **config.notify_to}.items():
             if address is not None and "{{" not in address:
                 _check_address(name, key, address)

@@ -109,13 +109,17 @@ class Transport:
         await self._http.aclose()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """POST once.
+        """POST once; see `request`."""
+        return await self.request("POST", url, body, headers)
+
+    async def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Ask once.
 
         Raises AddressRefusedError, ConfigurationError, NotSentError (nothing was written) or OutcomeUnknownError (it
         was, or may have been). The code of the latter two is a `Trouble`.
         """
         try:
-            request = httpx.Request("POST", url, content=body, headers={**headers, "accept-encoding": "identity"})
+            request = httpx.Request(method, url, content=body, headers={**headers, "accept-encoding": "identity"})
         except httpx.InvalidURL:
             raise AddressRefusedError("D203", "the URL cannot be read") from None
         except ValueError:

@@ -6,20 +6,21 @@ the attempt; `webhook-signature` holds one `v1` signature per configured secret,
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pydantic import Field
 
 from destinations import classification
-from destinations.base import Action, Capabilities, Clock, Destination, SecretLookup, Verdict
-from destinations.classification import http_ruling, retry_after, utc
-from destinations.config import DestinationConfig, read_config, required_clock
-from destinations.errors import ConfigurationError, DestinationError, PayloadError
+from destinations.answers import Row
+from destinations.auth import Auth, HeaderAuth, Request
+from destinations.base import Action, Capabilities
+from destinations.classification import utc
+from destinations.config import DestinationConfig
+from destinations.errors import ConfigurationError, PayloadError
+from destinations.http_destination import HttpDestination, json_request
 from destinations.inbound import (
     Inbound,
     InboundEvent,
@@ -33,13 +34,7 @@ from destinations.inbound import (
     standard_webhook_key,
     text_of,
 )
-from destinations.json_body import encoded
-from destinations.pace import Pace
-from destinations.secret import Secret, scrub, secret_field, texts_of
-from destinations.verdicts import trouble_verdict
-
-if TYPE_CHECKING:
-    from destinations.transport import Answer, Transport
+from destinations.secret import Secret, secret_field
 
 _EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._\-]*")
 _MAX_RESPONSE = 64 * 1024
@@ -60,10 +55,13 @@ class WebhookConfig(DestinationConfig):
     inbound_secrets: Sequence[str] = ()
 
 
-class Webhook(Destination):
+class Webhook(HttpDestination[WebhookConfig]):
     """POSTs the body of a `webhook` step, or `{target, text}` of a `notify` step, as JSON."""
 
     type = "webhook"
+    config_model = WebhookConfig
+    rulings = classification.WEBHOOK
+    max_response = 64 * 1024
     capabilities = Capabilities(
         roles=frozenset({"webhook", "notify"}),
         idempotency="event_id",
@@ -74,62 +72,48 @@ class Webhook(Destination):
         on_unknown="retry",
     )
 
-    def __init__(
-        self, name: str, config: WebhookConfig, secrets: SecretLookup, clock: Clock, transport: Transport | None = None
-    ) -> None:
-        self.name = name
-        self.capabilities = config.applied_to(type(self).capabilities)
-        self._config = config
-        self._clock = clock
-        self._url = Secret(config.url, secrets)
+    def auth(self) -> Auth:
+        """The configured headers; what signs a request is made with its body."""
+        config = self.config
         keys = [*([config.secret] if config.secret else []), *config.secrets]
-        self._keys = [secret_field(name, "secret", key, secrets) for key in keys]
-        self._inbound = [secret_field(name, "inbound_secrets", key, secrets) for key in config.inbound_secrets]
-        self._headers = {key: Secret(value, secrets) for key, value in config.headers.items()}
-        self._targets = {target: Secret(url, secrets) for target, url in config.targets.items()}
-        self._transport = transport
-        self._pace = Pace(config.rate)
+        self._keys = [secret_field(self.name, "secret", key, self._lookup) for key in keys]
+        self._inbound = [
+            secret_field(self.name, "inbound_secrets", key, self._lookup) for key in config.inbound_secrets
+        ]
+        self._url = self.secret(config.url)
+        self._targets = {target: self.secret(url) for target, url in config.targets.items()}
+        return HeaderAuth({key: self.secret(value) for key, value in config.headers.items()})
 
-    @classmethod
-    def from_config(
-        cls, name: str, config: Mapping[str, Any], secrets: SecretLookup, clock: Clock | None = None
-    ) -> Self:
-        """See `Destination.from_config`; needs a clock for the signed timestamp."""
-        return cls(name, read_config(WebhookConfig, name, config), secrets, required_clock(name, cls.type, clock))
+    def opened(self) -> Sequence[Secret]:
+        """URLs may be secrets; those that sign have a form."""
+        return [self._url, *self._targets.values(), *self._keys]
 
     async def __aenter__(self) -> Self:
         """Every secret resolves and has the right form, before the first action is claimed."""
-        for secret in (self._url, *self._headers.values(), *self._targets.values()):
-            secret.reveal()
         for key in self._keys:
             _key_bytes(key.reveal())
-        if self._transport is None:
-            # The HTTP libraries take half a second to import; checking definitions needs none of them.
-            from destinations.transport import TIMEOUT, Transport
+        return await super().__aenter__()
 
-            self._transport = Transport(
-                allow_hosts=self._config.allow_hosts,
-                timeout=self._config.timeout or TIMEOUT,
-                max_response=_MAX_RESPONSE,
-                connections=self.capabilities.concurrency,
-            )
-        return self
+    def row(self, action: Action) -> Row:
+        """The body."""
+        if action.kind == "webhook":
+            return Row(action, action.payload.get("body", {}))
+        self._url_of(action)
+        target, text = action.payload.get("target", action.what), action.payload.get("text", "")
+        return Row(action, {"target": target, "text": text})
 
-    async def __aexit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the connections."""
-        if self._transport is not None:
-            await self._transport.close()
-            self._transport = None
-
-    async def send(self, batch: Sequence[Action]) -> Sequence[Verdict]:
-        """One request per action, at most `concurrency` at once."""
-        limit = asyncio.Semaphore(self.capabilities.concurrency)
-
-        async def one(action: Action) -> Verdict:
-            async with limit:
-                return await self._send_one(action)
-
-        return await asyncio.gather(*(one(action) for action in batch))
+    def request(self, rows: Sequence[Row]) -> Request:
+        """One signed request for one action."""
+        (row,) = rows
+        message = row.action.action_id
+        now = str(int(utc(self.clock()).timestamp()))
+        made = json_request(
+            self._url_of(row.action).reveal(), row.data, {"webhook-id": message, "webhook-timestamp": now}
+        )
+        if not self._keys:
+            return made
+        signed = signature([key.reveal() for key in self._keys], message, now, made.body)
+        return Request(made.url, made.body, {**made.headers, "webhook-signature": signed})
 
     def parse_inbound(self, request: Inbound, now: datetime) -> Received:
         """One signed event, `{"type": …, "timestamp": …, "data": {…}}`, as the Standard Webhooks specification says."""
@@ -139,32 +123,6 @@ class Webhook(Destination):
         event = _event(message, json_map(decoded(request.body)), sent)
         return Received((event,), once=f"webhook:{message}")
 
-    async def _send_one(self, action: Action) -> Verdict:
-        try:
-            body = encoded(self._body(action))
-            if len(body) > self.capabilities.max_bytes:
-                raise PayloadError("too_large", f"more than {self.capabilities.max_bytes} bytes")
-            await self._pace.turn()
-            answer = await self._post(action, body)
-        except PayloadError as error:
-            return Verdict(action.action_id, "failed", error.code, error.message)
-        except ConfigurationError as error:
-            return Verdict(action.action_id, "retry", error.code, error.message, stop="configuration")
-        except DestinationError as error:
-            return trouble_verdict(action, error)
-        return self._verdict(action, answer)
-
-    async def _post(self, action: Action, body: bytes) -> Answer:
-        if self._transport is None:
-            raise ConfigurationError("D107", f"destination {self.name} is not open", "use `async with`")
-        now = str(int(utc(self._clock()).timestamp()))
-        headers = {name.lower(): value.reveal() for name, value in self._headers.items()}
-        headers |= {"content-type": "application/json", "user-agent": "penstock"}
-        headers |= {"webhook-id": action.action_id, "webhook-timestamp": now}
-        if self._keys:
-            headers["webhook-signature"] = signature([key.reveal() for key in self._keys], action.action_id, now, body)
-        return await self._transport.post(self._url_of(action).reveal(), body, headers)
-
     def _url_of(self, action: Action) -> Secret:
         if action.kind != "notify" or not self._targets:
             return self._url
@@ -173,25 +131,6 @@ class Webhook(Destination):
             known = ", ".join(sorted(self._targets))
             raise PayloadError("unknown_target", f"targets of {self.name} has no such name; it has: {known}")
         return self._targets[target]
-
-    def _body(self, action: Action) -> object:
-        match action.kind:
-            case "webhook":
-                return action.payload.get("body", {})
-            case "notify":
-                return {"target": action.payload.get("target", action.what), "text": action.payload.get("text", "")}
-            case _:
-                raise PayloadError("unsupported_kind", f"a webhook destination cannot perform {action.kind}")
-
-    def _verdict(self, action: Action, answer: Answer) -> Verdict:
-        ruling = http_ruling(answer.status, classification.WEBHOOK)
-        message = ""
-        if ruling.status != "sent":
-            secrets = [self._url, *self._keys, *self._headers.values(), *self._targets.values()]
-            hide = [*texts_of(action.payload), *(secret.reveal() for secret in secrets)]
-            message = scrub(answer.body[:2000].decode("utf-8", "replace"), hide)
-        pause = retry_after(answer.headers, self._clock()) if ruling.status == "retry" else None
-        return Verdict(action.action_id, ruling.status, str(answer.status), message, pause, stop=ruling.stop)
 
 
 def _event(message: str, data: Mapping[str, Any], sent: datetime) -> InboundEvent:

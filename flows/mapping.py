@@ -135,7 +135,7 @@ class _CatalogMaker:
                 self.problems.append(self.problem("E501", f"destination {name} {wrong}", (*path, "type"), hint))
                 continue
             targets = next((config[key] for key in ("targets", "notify_to") if isinstance(config.get(key), dict)), None)
-            able = REGISTRY[kind].capabilities
+            able = REGISTRY[kind].abilities(config)
             roles: Any = able.roles
             named = None if targets is None else frozenset(targets)
             yield name, DestinationInfo(name, roles, config.get("default") is True, named, able.objects)

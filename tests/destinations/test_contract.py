@@ -64,6 +64,16 @@ def _case(type_: str, stack: ExitStack, receiver: HTTPServer) -> Case:
             }
             notify = Action("a-2", "notify", "sales", "ann", 1, {"target": "sales", "text": "Hi"})
             return Case(type_, config, [webhook("a-1"), notify], {"TOKEN": SENTINEL})
+        case "http":
+            receiver.expect_request("/in", headers={"x-key": "demo-token"}).respond_with_data("", 202)
+            receiver.expect_request("/in").respond_with_data(f"not you: {SENTINEL}", 401)
+            config = common | {
+                "url": receiver.url_for("/in"),
+                "roles": ["webhook"],
+                "row": {"n": "$body.n"},
+                "auth": {"headers": {"x-key": "{{ env_var('TOKEN') }}"}},
+            }
+            return Case(type_, config, [webhook("a-1"), webhook("a-2")], {"TOKEN": SENTINEL})
         case _:
             fake = stack.enter_context(FakeCrm())
             config = common | {"base_url": fake.url, "token": "{{ env_var('TOKEN') }}", "rate": "1000/s"}
@@ -121,8 +131,8 @@ def test_contract_secret_never_shows(case: Case, caplog: pytest.LogCaptureFixtur
 def test_contract_nobody_listens_is_a_retry(speaking: Case) -> None:
     port = _unused_port()
     url = f"http://127.0.0.1:{port}"
-    closed: dict[str, dict[str, Any]] = {"smtp": {"port": port}, "webhook": {"url": url}, "hubspot": {"base_url": url}}
-    verdicts = send(speaking.config | closed[speaking.type], *speaking.actions)
+    closed: dict[str, dict[str, Any]] = {"smtp": {"port": port}, "webhook": {"url": url}, "http": {"url": url}}
+    verdicts = send(speaking.config | closed.get(speaking.type, {"base_url": url}), *speaking.actions)
     assert {(verdict.status, verdict.code, verdict.stop) for verdict in verdicts} == {("retry", "connect", None)}
 
 
@@ -173,7 +183,7 @@ def test_literal_secrets_are_refused_and_not_repeated(type_: str, config: dict[s
 
 
 def test_unknown_type_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match="hubspot, recorder, smtp, webhook.*did you mean webhook"):
+    with pytest.raises(ConfigurationError, match="http, hubspot, .*recorder, .*webhook.*did you mean webhook"):
         create("out", {"type": "webhok"}, SECRETS.__getitem__, clock)
 
 

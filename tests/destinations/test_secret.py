@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from destinations.base import Limit
 from destinations.classification import HTTP, http_ruling, smtp_code, smtp_ruling
 from destinations.config import DestinationConfig, read_config
 from destinations.errors import ConfigurationError
@@ -67,8 +68,9 @@ def test_scrubbed_text(text: str, clean: str) -> None:
         ("timeout", "500ms", timedelta(milliseconds=500)),
         ("timeout", "5 min", timedelta(minutes=5)),
         ("timeout", "1.5h", timedelta(minutes=90)),
-        ("rate", "100/s", 100.0),
-        ("rate", "90 / m", 1.5),
+        ("rate", "100/s", (Limit(100, timedelta(seconds=1)),)),
+        ("rate", "90 / m", (Limit(90, timedelta(minutes=1)),)),
+        ("rate", ["100/10s", "5000/d"], (Limit(100, timedelta(seconds=10)), Limit(5000, timedelta(days=1)))),
     ],
 )
 def test_durations_and_rates(key: str, value: str, expected: object) -> None:
@@ -128,11 +130,11 @@ def test_pace_spreads_requests_beyond_the_burst(monkeypatch: pytest.MonkeyPatch)
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "time", lambda: now[0])
         monkeypatch.setattr("destinations.pace.asyncio.sleep", sleep)
-        pace = Pace(10.0)
+        pace = Pace([Limit(100, timedelta(seconds=10)), Limit(5, timedelta(days=1))])
         for _ in range(13):
             await pace.turn()
         for _ in range(1000):
-            await Pace(None).turn()
+            await Pace().turn()
         monkeypatch.undo()
 
     run(work())
