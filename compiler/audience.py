@@ -7,7 +7,7 @@ beside them. Penstock's own events, and events that stand there twice, are few a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,27 +15,16 @@ from sqlglot import exp
 
 from compiler import frames
 from compiler.allowlist import Trust
-from compiler.catalog import Catalog, Relation
+from compiler.catalog import Catalog
 from compiler.change import Moves, moves
 from compiler.condition import Condition, Scope, compile_condition, relation_table
+from compiler.event_scan import CHANGED, WIDTH, EventScan, is_changed
 from compiler.frames import Needs
 from compiler.functions import wall_clock
-from compiler.lookup import Lookup, event, frame, names_match, seconds, tick_at
+from compiler.lookup import event, frame, names_match, seconds, tick_at
 from compiler.ownership import without_merged
-from compiler.typed import sql_type
 
-WIDTH = 60
-"""Audiences of one group: each is a bit of a whole number."""
-REPEATED = "tick_repeated_ids"
-"""Table of the events that stand there twice: `event_id`, and `id` as it stands in the model."""
-CHANGED = "tick_changed"
-"""Table of the contacts that may have changed: `contact_id`, and `id` as it is compared with the model's events."""
-SOME_EVENTS = "tick_some_events"
-"""Table of their events in the model."""
 _PRIME = 9223372036854775783
-_NAME = "penstock_name"
-"""Column of a scan of the model: the event's name as a bit, found once per row and not once per aggregate."""
-_INTEGERS = frozenset({"smallint", "int", "integer", "bigint"})
 
 
 def audience(text: str, catalog: Catalog, zone: str, trust: Trust = "sql") -> exp.Select:
@@ -120,20 +109,14 @@ class Group:
         return Needs().add(*(each.condition for each in self.audiences))
 
     @cached_property
-    def _distinct(self) -> list[tuple[str, Lookup]]:
-        """The lookups, one of those that compute the same."""
-        found = {lookup.described: (name, lookup) for name, lookup in sorted(self.needs.lookups.items())}
-        return list(found.values())
+    def scan(self) -> EventScan:
+        """How their events are read."""
+        return EventScan(self.catalog, self.needs)
 
     @cached_property
-    def _bits(self) -> dict[str, int]:
-        """A bit for each name of an event."""
-        return {name: 1 << place for place, name in enumerate(sorted(self.needs.events))}
-
-    @property
-    def counted(self) -> frozenset[str]:
-        """Names of the events of which one that stands there twice would be counted twice."""
-        return frozenset(name for lookup in _counting(self.needs) for name in lookup.names)
+    def joined(self) -> bool:
+        """Whether it is one audience whose events are compared with the contact's columns, and read on their own."""
+        return len(self.audiences) == 1 and _joined(self.audiences[0].condition)
 
     @cached_property
     def told(self) -> bool:
@@ -148,7 +131,7 @@ class Group:
                 without, there is nothing in any of them.
             among: only contacts of the table `CHANGED`.
         """
-        if len(self.audiences) == 1 and _joined(self.audiences[0].condition):
+        if self.joined:
             only = self.audiences[0]
             rows = _alone(only.condition, self.catalog, only.zone, self.digest(), among=among)
             return self._masked(rows, lambda audience: audience.condition)
@@ -183,26 +166,23 @@ class Group:
         return sorted({each.zone for each in self.audiences if each.condition.zone})
 
     def _frame(self, *, own: bool, among: bool) -> exp.Select:
-        needs = self.needs
-        lookups = sorted(needs.lookups.items())
-        sources = ["a", "b"] if own else ["a"]
-        same = {lookup.described: name for name, lookup in self._distinct}
-        columns = [_together(lookup, [exp.column(same[lookup.described], table=source) for source in sources]).as_(name)
-                   for name, lookup in lookups]  # fmt: skip
+        needs, beside = self.needs, "b" if own else None
+        columns = [self.scan.found(lookup, looked="a", beside=beside).as_(name)
+                   for name, lookup in sorted(needs.lookups.items())]  # fmt: skip
         columns += [fact.tree.copy().as_(fact.column, quoted=True) for fact in needs.facts.values()]
         rows = exp.select("f.*", *columns).from_("base AS f").with_("base", as_=self._contacts(among=among))
-        if not lookups:
+        if not needs.lookups:
             return rows
-        looked = self._looked(own=own, among=among)
+        looked = self.scan.looked(own=own, among=among)
         rows = rows.join("looked AS a", on="a.id = f.id", join_type="left").with_("looked", as_=looked)
         if own:
             rows = rows.join("beside AS b", on="b.contact_id = f.contact_id", join_type="left")
-            rows = rows.with_("beside", as_=self._beside(among=among))
+            rows = rows.with_("beside", as_=self.scan.beside(among=among))
         return rows
 
     def _contacts(self, *, among: bool) -> exp.Select:
         contact, relation = self.catalog.contact, self.catalog.contact.relation
-        key = self._contact_key(relation, contact.id)
+        key = self.scan.contact_key(relation, contact.id)
         columns: list[exp.Expr] = [
             frames.text(relation, contact.id, "m").as_("contact_id"), key.as_("id"), self.digest().as_("digest"),
         ]  # fmt: skip
@@ -217,7 +197,7 @@ class Group:
         rows = exp.select(*columns).from_(relation_table(relation, "m"))
         rows = without_merged(rows, self.catalog, frames.text(relation, contact.id, "m"))
         if among:
-            rows = rows.where(_changed(key))
+            rows = rows.where(is_changed(key))
         if zoned:  # some hundred zones are read on the wall clock once each, not once per contact
             walls = exp.select("name", wall_clock(tick_at(), exp.column("name")).as_("wall")).from_(frames.ZONES)
             name = exp.column(exp.to_identifier(str(contact.timezone), quoted=True), table="m")
@@ -236,181 +216,6 @@ class Group:
                 else node
             )
         )
-
-    @cached_property
-    def _plain_keys(self) -> bool:
-        """Whether contacts and their events are joined by the ids as they stand there, not as text."""
-        contact, events = self.catalog.contact, self.catalog.events
-        return _kind(contact.relation, contact.id) == _kind(events.relation, events.contact)
-
-    def _contact_key(self, relation: Relation, column: str) -> exp.Expr:
-        return _as_it_stands(relation, column, "m") if self._plain_keys else frames.text(relation, column, "m")
-
-    # ------------------------------------------------------------ events
-
-    def _looked(self, *, own: bool, among: bool) -> exp.Select:
-        """Per contact the aggregates over the model's events. Properties are read where they are asked for, in CASE."""
-        events, relation = self.catalog.events, self.catalog.events.relation
-        aggregates = [lookup.aggregate().transform(self._in_model).as_(name) for name, lookup in self._distinct]
-        key = owner = self._contact_key(relation, events.contact)
-        merges = own and self.catalog.contact.merges is not None
-        if merges:
-            owner = exp.Coalesce(this=exp.column("into_id", table="g"), expressions=[key.copy()])
-        rows = exp.select(owner.as_("id"), *aggregates).from_(self._named(among=among).subquery("m"))
-        if merges:
-            rows = self._with_owners(rows, key)
-        rows = rows.group_by(owner.copy())
-        if len(self._bits) < WIDTH:
-            known = exp.Is(this=exp.column(_NAME, table="m"), expression=exp.Null())
-            rows = rows.where(exp.Not(this=known))
-        if own:
-            again = exp.select("1").from_(f"{REPEATED} AS r").where(
-                exp.EQ(this=exp.column("id", table="r"), expression=_as_it_stands(relation, events.id, "m"))
-            )  # fmt: skip
-            rows = rows.where(exp.Not(this=exp.Exists(this=again)))
-        return rows
-
-    def some_events(self) -> exp.Select:
-        """The statement that fills `SOME_EVENTS`: what of the model's events matters for the contacts in `CHANGED`."""
-        events, relation = self.catalog.events, self.catalog.events.relation
-        columns = {events.id, events.contact, events.name, events.time, events.loaded_at}
-        columns |= {name for name in self.needs.properties if name in relation.columns}
-        if events.data and any(name not in relation.columns for name in self.needs.properties):
-            columns.add(events.data)
-        rows = exp.select(*(
-            exp.column(exp.to_identifier(name, quoted=True), table="m") for name in sorted(columns)
-        )).from_(relation_table(relation, "m"))  # fmt: skip
-        owner: exp.Expr = self._contact_key(relation, events.contact)
-        if self.catalog.contact.merges is not None:
-            rows = self._with_owners(rows, owner)
-            owner = exp.Coalesce(this=exp.column("into_id", table="g"), expressions=[owner.copy()])
-        # their names are looked at later: few events are left by then, and comparing texts is dear
-        return rows.where(self._visible((), self.needs.lookback)).where(_changed(owner))
-
-    def _with_owners(self, rows: exp.Select, key: exp.Expr) -> exp.Select:
-        same = exp.EQ(this=exp.column("from_id", table="g"), expression=key.copy())
-        return rows.join(self._merges().subquery("g"), on=same, join_type="left")
-
-    def _scanned(self, *, among: bool) -> exp.Table:
-        return exp.table_(SOME_EVENTS, alias="m") if among else relation_table(self.catalog.events.relation, "m")
-
-    def _named(self, *, among: bool) -> exp.Select:
-        """The model's events that may matter, each with its name as a bit; comparing texts is dear."""
-        relation, reach = self.catalog.events.relation, self.needs.lookback
-        rows = exp.select("m.*").from_(self._scanned(among=among))
-        if len(self._bits) >= WIDTH:
-            return rows.where(self._visible(self.needs.events, reach))
-        name = frames.text(relation, self.catalog.events.name, "m")
-        bits = [exp.If(this=exp.Literal.string(each), true=exp.Literal.number(bit))
-                for each, bit in self._bits.items()]  # fmt: skip
-        return rows.select(exp.Case(this=name, ifs=bits).as_(_NAME)).where(self._visible((), reach))
-
-    def _merges(self) -> exp.Select:
-        """Who became part of whom, with ids as the models have them."""
-        contact = self.catalog.contact
-        columns = [exp.column(name, table="g") for name in ("from_id", "into_id")]
-        ids: list[exp.Expr] = [
-            _as_model_id(each, contact.relation, contact.id).as_(each.name) if self._plain_keys else each
-            for each in columns
-        ]
-        return exp.select(*ids).from_(exp.table_("contact_merges", db=self.catalog.state_schema, alias="g"))
-
-    def _visible(self, names: Collection[str], lookback: float | None) -> exp.Expr:
-        events, relation = self.catalog.events, self.catalog.events.relation
-        time = frames.timestamp(relation, events.time, "m")
-        parts: list[exp.Expr] = [
-            exp.LTE(this=frames.timestamp(relation, events.loaded_at, "m"), expression=tick_at()),
-            exp.LTE(this=time, expression=tick_at()),
-            *([names_match(names).transform(self._as_column)] if names else []),
-            exp.Not(this=exp.Is(this=exp.column(exp.to_identifier(events.contact, quoted=True), table="m"),
-                                expression=exp.Null())),
-        ]  # fmt: skip
-        if lookback is not None:
-            parts.append(exp.GTE(this=time.copy(), expression=exp.Sub(this=tick_at(), expression=seconds(lookback))))
-        return exp.and_(*parts)
-
-    def _in_model(self, node: exp.Expr) -> exp.Expr:
-        """As `_as_column`; comparisons with known names by their bits."""
-        if not isinstance(node, exp.EQ | exp.In) or node.this != event("name") or len(self._bits) >= WIDTH:
-            return self._as_column(node)
-        asked = node.expressions if isinstance(node, exp.In) else [node.expression]
-        if not asked or not all(isinstance(each, exp.Literal) and each.name in self._bits for each in asked):
-            return self._as_column(node)
-        bits, name = sum(self._bits[each] for each in {each.name for each in asked}), exp.column(_NAME, table="m")
-        if len(asked) == 1:
-            return exp.EQ(this=name, expression=exp.Literal.number(bits))
-        some = exp.paren(exp.BitwiseAnd(this=name, expression=exp.Literal.number(bits)))
-        return exp.NEQ(this=some, expression=exp.Literal.number(0))
-
-    def _as_column(self, node: exp.Expr) -> exp.Expr:
-        """A column of `e` as what it is in the model's row."""
-        if not isinstance(node, exp.Column) or node.table != "e":
-            return node
-        events, relation = self.catalog.events, self.catalog.events.relation
-        match node.name:
-            case "event_id":
-                return frames.text(relation, events.id, "m")
-            case "contact_id":
-                return frames.text(relation, events.contact, "m")
-            case "name":
-                return frames.text(relation, events.name, "m")
-            case "event_time":
-                return frames.timestamp(relation, events.time, "m")
-            case "loaded_at":
-                return frames.timestamp(relation, events.loaded_at, "m")
-            case name:
-                prop = name.removeprefix("p_")
-                return frames.model_property(self.catalog, prop, self.needs.properties.get(prop, "other"))
-
-    def _beside(self, *, among: bool) -> exp.Select:
-        """Per contact the same aggregates over Penstock's own events, and over one of each that stands there twice."""
-        needs = self.needs
-        again = exp.select("r.event_id").from_(f"{REPEATED} AS r")
-        repeated = exp.In(this=event("event_id"), query=exp.Subquery(this=again))
-        rows = frames.event_rows(self.catalog, needs.properties, names=needs.events, unique=False)
-        if among:
-            some = exp.select("d.contact_id").from_(f"{CHANGED} AS d")
-            rows = rows.where(exp.In(this=event("contact_id"), query=exp.Subquery(this=some)))
-        single = rows.where(exp.and_(
-            exp.EQ(this=event("source"), expression=exp.Literal.string("penstock")), exp.Not(this=repeated)
-        ))  # fmt: skip
-        first = frames.first_of_each(rows.where(repeated.copy()))
-        both = exp.union(exp.select("q.*").from_(single.subquery("q")), exp.select("q.*").from_(first.subquery("q")),
-                         distinct=False)  # fmt: skip
-        aggregates = [lookup.aggregate().as_(name) for name, lookup in self._distinct]
-        return exp.select(event("contact_id"), *aggregates).from_(both.subquery("e")).group_by(event("contact_id"))
-
-    def repeated(self, *, among: bool = False) -> exp.Select:
-        """The statement that fills `REPEATED`: events that some condition counts and that stand there twice.
-
-        `among`: those of the table `SOME_EVENTS`.
-        """
-        events, relation = self.catalog.events, self.catalog.events.relation
-        place = _as_it_stands(relation, events.id, "m")
-        counted = self._counted_events()
-        twice = exp.select(frames.text(relation, events.id, "m").as_("event_id")).from_(
-            exp.select(place.as_(events.id, quoted=True)).from_(self._scanned(among=among))
-            .where(counted).group_by(place.copy()).having("COUNT(*) > 1").subquery("m")
-        )  # fmt: skip
-        own = exp.table_("events", db=self.catalog.state_schema, alias="o")
-        named = names_match(self.counted).transform(
-            lambda node: exp.column(node.name, table="o") if isinstance(node, exp.Column) else node
-        )
-        own_id = exp.column("event_id", table="o")
-        own_twice = exp.select(own_id).from_(own).where(named).group_by(own_id.copy()).having("COUNT(*) > 1")
-        in_model = exp.select(place.copy()).from_(relation_table(relation, "m"))
-        in_both = exp.select(own_id.copy()).from_(own.copy()).where(named.copy()).where(
-            exp.In(this=_as_model_id(own_id, relation, events.id), query=exp.Subquery(this=in_model))
-        )  # fmt: skip
-        found = exp.union(exp.union(twice, own_twice), in_both)
-        known = exp.column("event_id", table="q")
-        return exp.select(known, _as_model_id(known, relation, events.id).as_("id")).from_(found.subquery("q"))
-
-    def nothing_repeated(self) -> exp.Select:
-        """As `repeated`, where there is nothing to be found."""
-        none = exp.cast(exp.Literal.string(""), "text")
-        known = _as_model_id(none, self.catalog.events.relation, self.catalog.events.id)
-        return exp.select(none.copy().as_("event_id"), known.as_("id")).where(exp.false())
 
     # ------------------------------------------------------------ who may have changed
 
@@ -433,9 +238,8 @@ class Group:
         united: exp.Query = found[0]
         for each in found[1:]:
             united = exp.union(united, each, distinct=False)
-        contact, known = self.catalog.contact, exp.column("contact_id", table="q")
-        key = _as_model_id(known, contact.relation, contact.id) if self._plain_keys else known.copy()
-        rows = exp.select(known, key.as_("id")).distinct().from_(united.subquery("q"))
+        known = exp.column("contact_id", table="q")
+        rows = exp.select(known, self.scan.as_contact_key(known).as_("id")).distinct().from_(united.subquery("q"))
         return rows.where(exp.Not(this=exp.Is(this=known.copy(), expression=exp.Null())))
 
     def _other_rows(self) -> exp.Select:
@@ -497,31 +301,6 @@ class Group:
             found.append(rows.where(exp.In(this=own, query=exp.Subquery(this=zones.where(exp.or_(*moved))))))
         return found
 
-    def _counted_events(self) -> exp.Expr:
-        """Those of the model's events that some condition counts: by name, as far back as it is counted."""
-        counting = _counting(self.needs)
-        reaches = {
-            name: Needs({each.column: each for each in counting if name in each.names}).lookback
-            for name in self.counted
-        }
-        named: dict[float | None, set[str]] = {}
-        for name, reach in reaches.items():
-            named.setdefault(reach, set()).add(name)
-        furthest = None if None in named else max(reach for reach in named if reach is not None)
-        time = frames.timestamp(self.catalog.events.relation, self.catalog.events.time, "m")
-        parts: list[exp.Expr] = []
-        for reach, names in sorted(named.items(), key=lambda item: sorted(item[1])):
-            some = names_match(names).transform(self._as_column)
-            if reach is not None and reach != furthest:
-                edge = exp.Sub(this=tick_at(), expression=seconds(reach))
-                some = exp.and_(some, exp.GTE(this=time.copy(), expression=edge))
-            parts.append(some)
-        return exp.and_(self._visible((), furthest), exp.or_(*parts))
-
-
-def _changed(key: exp.Expr) -> exp.Expr:
-    return exp.In(this=key.copy(), query=exp.Subquery(this=exp.select("d.id").from_(f"{CHANGED} AS d")))
-
 
 def _of_arrivals(node: exp.Expr) -> exp.Expr:
     return exp.column(node.name, table="a") if isinstance(node, exp.Column) else node
@@ -542,47 +321,5 @@ def _clock(part: exp.Expr, moment: exp.Expr) -> exp.Expr:
     return part.transform(read)
 
 
-def _counting(needs: Needs) -> list[Lookup]:
-    return [lookup for lookup in needs.lookups.values() if lookup.kind in ("count", "sum", "times")]
-
-
 def _wall(zone: str) -> str:
     return f"wall_{zone}"
-
-
-def _together(lookup: Lookup, parts: Sequence[exp.Column]) -> exp.Expr:
-    """A lookup's column from what each of the passes found."""
-    if len(parts) == 1:
-        return parts[0]
-    first, second = parts
-    match lookup.kind:
-        case "count" | "sum":
-            return exp.Coalesce(this=exp.Add(this=first, expression=second), expressions=[first.copy(), second.copy()])
-        case "first":
-            return exp.Least(this=first, expressions=[second], ignore_nulls=True)
-        case _:
-            return exp.Greatest(this=first, expressions=[second], ignore_nulls=True)
-
-
-def _kind(relation: Relation, column: str) -> str:
-    """How ids of a column are compared without a cast: as whole numbers, uuids or texts; else as what they are."""
-    declared = relation.columns[column].strip().lower()
-    if declared in _INTEGERS:
-        return "integer"
-    return declared if declared == "uuid" else "text"
-
-
-def _as_it_stands(relation: Relation, column: str, table: str) -> exp.Expr:
-    if _kind(relation, column) == "text":
-        return frames.text(relation, column, table)
-    return exp.column(exp.to_identifier(column, quoted=True), table=table)
-
-
-def _as_model_id(text: exp.Expr, relation: Relation, column: str) -> exp.Expr:
-    """An id that is text as the model's column has it; NULL when it cannot be one of its ids."""
-    kind = _kind(relation, column)
-    if kind == "text":
-        return text.copy()
-    tried = exp.TryCast(this=text.copy(), to=sql_type(kind))
-    same = exp.EQ(this=exp.cast(tried.copy(), "text"), expression=text.copy())
-    return exp.Case(ifs=[exp.If(this=same, true=tried)])

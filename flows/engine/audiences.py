@@ -7,12 +7,16 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from compiler.audience import CHANGED, REPEATED, SOME_EVENTS, Group
+from compiler.audience import Group
 from compiler.errors import PenstockError
+from compiler.event_scan import CHANGED, REPEATED, SAMPLE, SOME_EVENTS, TORN, EventScan
 from flows.engine.deployment import Deployed
 from flows.engine.guard import SMALL_AUDIENCE, too_few_remain, too_many_enter
 from flows.engine.work import Work
 from flows.journal.tables import stage
+
+BLOCK = 4096
+"""About so many events have their ids in one block."""
 
 
 class AudiencesFailed(Exception):
@@ -144,17 +148,50 @@ class _Evaluation:
 
 def masks(work: Work, group: Group, key: list[str], *, among: bool = False) -> None:
     """Make `tick_masks` of a group; `among`: of the contacts in `tick_changed`."""
-    names = sorted(group.needs.events)
-    merges = work.deployment.catalog.contact.merges is not None
-    own = bool(names) and bool(work.rows(_OWN, names=names, merges=merges)[0]["found"])
+    own = prepare_masks(work, group, key, among=among)
     which = "among" if among else "all"
-    if among and names:
-        work.make(SOME_EVENTS, group.some_events, *key)
-    if group.counted and work.make(REPEATED, lambda: group.repeated(among=among), which, *key):
-        own = True
-    elif own:
-        work.make(REPEATED, group.nothing_repeated)
     work.make("tick_masks", lambda: group.masks(own=own, among=among), which, "own" if own else "model", *key)
+
+
+def prepare_masks(work: Work, group: Group, key: list[str], *, among: bool = False) -> bool:
+    """Make the tables that the statement of a group's masks reads; gives whether it reads more than the model."""
+    names = sorted(group.needs.events)
+    if not names or group.joined:
+        return False
+    merges = work.deployment.catalog.contact.merges is not None
+    found = work.rows(_OWN, names=names, merges=merges)[0]
+    if among:
+        work.make(SOME_EVENTS, group.scan.some_events, *key)
+    repeated = _find_repeated(work, group.scan, key, among=among, own=found["own"])
+    if (found["own"] or found["merged"]) and repeated is None:
+        work.make(REPEATED, lambda: group.scan.repeated(model=False, own=False))
+    return bool(found["own"] or found["merged"] or repeated)
+
+
+def _find_repeated(work: Work, scan: EventScan, key: list[str], *, among: bool, own: bool) -> int | None:
+    """Make the table of events that stand there twice; None, and no table, when there can be none."""
+    if not scan.counted:
+        return None
+    torn = None if among or not scan.whole_ids else _torn(work, scan, key)
+    parts = {"among": among, "torn": bool(torn), "model": torn != 0, "own": own}
+    if not (parts["model"] or own):
+        return None
+    which = [name for name, chosen in parts.items() if chosen]
+    return work.make(REPEATED, lambda: scan.repeated(**parts), *which, "of", *key, parameters={"bits": torn})
+
+
+def _torn(work: Work, scan: EventScan, key: list[str]) -> int | None:
+    """Make the table of blocks of ids in which one may stand twice.
+
+    Gives how many bits of an id are its place in the block, 0 when there is no such block; None, and no table, when ids
+    do not ascend, so that it is less work to count each of them.
+    """
+    text = work.texts.text(("ascent", *key), scan.ascent, work.warehouse)
+    sample = work.warehouse.rows(text, work.parameters)[0]
+    if sample["n"] < SAMPLE or sample["rising"] < 0.9 * sample["n"]:
+        return None
+    bits = (BLOCK * max(1, (sample["high"] - sample["low"]) // sample["n"])).bit_length()
+    return bits if work.make(TORN, scan.torn, *key, parameters={"bits": bits}) else 0
 
 
 def _edges(work: Work, deployed: Deployed, *, first: bool) -> int:
@@ -177,8 +214,8 @@ def _edges(work: Work, deployed: Deployed, *, first: bool) -> int:
 
 
 _OWN = """
-    SELECT EXISTS (SELECT 1 FROM events AS o WHERE list_contains($names, o.name))
-        OR $merges AND EXISTS (SELECT 1 FROM contact_merges) AS found
+    SELECT EXISTS (SELECT 1 FROM events AS o WHERE list_contains($names, o.name)) AS own,
+        $merges AND EXISTS (SELECT 1 FROM contact_merges) AS merged
 """
 _MEMBERS = """
     CREATE OR REPLACE TEMP TABLE tick_members AS

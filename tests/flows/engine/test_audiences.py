@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from compiler.audience import REPEATED, Audience, Group, grouped, members
+from compiler.audience import Audience, Group, grouped, members
 from compiler.catalog import MergeModel
 from compiler.condition import Scope, compile_condition
+from compiler.event_scan import REPEATED
 from flows.engine.audiences import masks
 from flows.engine.deployment import Deployment
 from flows.engine.simulation import read_cases
@@ -130,6 +131,36 @@ def test_an_event_counts_once_however_often_it_stands_there(warehouse: Warehouse
     assert sorted(row["event_id"] for row in warehouse.rows(f"SELECT event_id FROM {REPEATED}")) == ["7", "8"]
     found = {row["contact_id"]: row["mask"] for row in warehouse.rows("SELECT contact_id, mask FROM tick_masks")}
     assert found == {"1": 0b101, "2": 0b110}
+
+
+@pytest.mark.parametrize("order", ["ascending", "in two runs", "descending"])
+def test_ids_that_ascend_are_not_counted_and_still_none_counts_twice(warehouse: Warehouse, order: str) -> None:
+    audience_data.create(warehouse, "whole")
+    catalog, many, person = audience_data.catalog(warehouse), 30_000, {"plan": None, "score": None, "spent": None}
+    audience_data.load(warehouse, "people", [{"id": n, **person, "vip": None, "zone": None} for n in range(10)])
+    texts = ["event_count('seen') = 3000", "event_count('seen', within => '1h') = 360", "did('seen')"]
+    group = Group(tuple(Audience(t, compile_condition(t, Scope(catalog)), "UTC") for t in texts), catalog)
+    work = Work(warehouse, Deployment("shop/test", SCHEMA, catalog, "UTC", {}), Texts(), 1, NOW, "key")
+    runs = {"ascending": [(0, many, 1)], "in two runs": [(many // 2, many, 1), (0, many // 2, 1)],
+            "descending": [(many - 1, -1, -1)]}[order]  # fmt: skip
+    for first, last, step in runs:
+        warehouse.execute(_MANY, {"first": first, "last": last - step, "step": step, "now": NOW})
+    masks(work, group, texts)
+    assert warehouse.rows("SELECT DISTINCT mask FROM tick_masks") == [{"mask": 0b111}]
+    # beside itself, in the next block, far back; the last is too old for one condition
+    again = [many - 1, many - 4096, many // 3, 17]
+    for number in again:
+        warehouse.execute(_MANY, {"first": number, "last": number, "step": 1, "now": NOW})
+    masks(work, group, texts)
+    assert sorted(int(row["event_id"]) for row in warehouse.rows(f"SELECT event_id FROM {REPEATED}")) == sorted(again)
+    assert warehouse.rows("SELECT DISTINCT mask FROM tick_masks") == [{"mask": 0b111}]
+
+
+_MANY = """
+    INSERT INTO shop.happened (event_id, person, name, at_time, seen_at)
+    SELECT i, i % 10, 'seen', $now - (30000 - i) * INTERVAL '1 second', $now - (30000 - i) * INTERVAL '1 second'
+    FROM generate_series($first::BIGINT, $last::BIGINT, $step::BIGINT) AS r(i) ORDER BY i * $step
+"""
 
 
 def test_one_that_fails_does_not_keep_the_others_from_their_members() -> None:
