@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 
 import pyarrow as pa
@@ -110,40 +111,41 @@ class _Evaluation:
         if some:
             work.run(_FORGET, **known)
             work.run(_KEEP, **known)
-        moved = self._moved() if flips else {}
-        closely = {name for name, leaving in moved.items() if work.deployment.guard and leaving >= SMALL_AUDIENCE // 2}
+        moved = self._crossed() if flips else {}
+        closely = {name for name, (_, leaving) in moved.items()
+                   if work.deployment.guard and leaving >= SMALL_AUDIENCE // 2}  # fmt: skip
         closely |= {name for name in self.triggers if name in held}
-        found = self._flip([name for name in moved if name not in closely])
+        found = self._cross({name: each for name, each in moved.items() if name not in closely})
         for place, (name, deployed) in enumerate(self.triggers.items()):
             if name in closely:
                 work.run(_KEPT_MEMBERS, bit=1 << place, **known)
                 found += _edges(work, deployed, first=False)
         return found
 
-    def _moved(self) -> dict[str, int]:
-        """The workflows whose audience somebody entered or left -> how many left. Fills `tick_crossed`."""
+    def _crossed(self) -> dict[str, tuple[int, int]]:
+        """Fill `tick_crossed`; of the workflows whose audience somebody entered or left: how many entered, and left."""
         bits = {name: 1 << place for place, name in enumerate(self.triggers)}
         stage(self.work.warehouse, "tick_bits", pa.table(
             {"name": list(bits), "bit": list(bits.values())}, pa.schema([("name", pa.string()), ("bit", pa.int64())])
         ))  # fmt: skip
-        if not self.work.run(_CROSSED):
-            return {}
-        return {row["name"]: row["leaving"] for row in self.work.rows(_MOVED)}
+        if self.work.run(_CROSSED) and self.work.number(_FRESH):
+            self.work.run(_NOT_CROSSED)
+        return {row["name"]: (int(row["entering"]), int(row["leaving"])) for row in self.work.rows(_MOVED)}
 
-    def _flip(self, names: list[str]) -> int:
-        """Enter and leave by what was crossed alone."""
-        work = self.work
+    def _cross(self, moved: Mapping[str, tuple[int, int]]) -> int:
+        """Enter and leave the audiences of some workflows by what was crossed alone."""
+        work, names = self.work, list(moved)
         if not names:
             return 0
-        edges = work.run(_EDGES_BY_FLIP, names=names)
-        for row in work.rows(_EDGES_OF, names=names) if edges and work.deployment.guard is not None else ():
-            plan = self.triggers[row["workflow"]].admitting
-            if plan is not None and too_many_enter(work, plan, row["edges"]):
-                edges -= work.run(_NO_EDGES, workflow=plan.workflow)
-        work.run(_CROSS, names=names)
-        if edges:
-            work.run(_NEW_BY_FLIP, names=names)
-        return edges
+        for name, (entering, _) in moved.items():
+            plan = self.triggers[name].admitting
+            if plan is not None and too_many_enter(work, plan, entering):
+                work.run(_NOBODY_ENTERS, workflow=name)
+        # all who leave have a row, so what is changed beyond them are those who are back
+        back = work.run(_CROSS, names=names) > sum(leaving for _, leaving in moved.values())
+        edges = work.run(_EDGES_BACK, names=names) if back else 0
+        new = work.run(_NEW_BY_CROSSING, names=names)
+        return edges + (work.run(_EDGES_NEW, names=names) if new else 0)
 
 
 def masks(work: Work, group: Group, key: list[str], *, among: bool = False) -> None:
@@ -279,40 +281,44 @@ _KEPT_MEMBERS = """
     SELECT m.contact_id FROM audience_masks AS m
     WHERE m.statement = $statement AND (m.mask & CAST($bit AS BIGINT)) <> 0
 """
-# Of a contact that is new to `audience_masks` it is not known what it was before: both ways are looked at.
 _CROSSED = """
     CREATE OR REPLACE TEMP TABLE tick_crossed AS
-    SELECT b.name, f.contact_id, (f.mask & b.bit) <> 0 AS inside, a.member, a.edge
-    FROM tick_flips AS f
-    JOIN tick_bits AS b ON f.before IS NULL OR (f.mask & b.bit) <> (f.before & b.bit)
-    LEFT JOIN audience_members AS a ON a.name = b.name AND a.contact_id = f.contact_id
-    WHERE coalesce(a.member, FALSE) <> ((f.mask & b.bit) <> 0)
+    SELECT b.name, f.contact_id, (f.mask & b.bit) <> 0 AS inside, f.before IS NULL AS fresh
+    FROM tick_flips AS f JOIN tick_bits AS b ON f.before IS NULL OR (f.mask & b.bit) <> (f.before & b.bit)
+"""
+# Members are who the masks say, but of a contact that is new to `audience_masks` that is not known.
+_FRESH = "SELECT count(*) FROM tick_crossed AS c WHERE c.fresh"
+_NOT_CROSSED = """
+    DELETE FROM tick_crossed WHERE fresh AND inside = EXISTS (
+        SELECT 1 FROM audience_members AS a
+        WHERE a.name = tick_crossed.name AND a.contact_id = tick_crossed.contact_id AND a.member
+    )
 """
 _MOVED = """
-    SELECT c.name, count(CASE WHEN NOT c.inside THEN 1 END) AS leaving FROM tick_crossed AS c
-    GROUP BY c.name ORDER BY c.name
+    SELECT c.name, count(CASE WHEN c.inside THEN 1 END) AS entering, count(CASE WHEN NOT c.inside THEN 1 END) AS leaving
+    FROM tick_crossed AS c GROUP BY c.name ORDER BY c.name
 """
-_EDGES_BY_FLIP = """
-    INSERT INTO tick_edges
-    SELECT c.name, c.contact_id, coalesce(c.edge, 0) + 1 FROM tick_crossed AS c
-    WHERE c.inside AND list_contains($names, c.name)
-"""
-_EDGES_OF = """
-    SELECT workflow, count(*) AS edges FROM tick_edges WHERE list_contains($names, workflow)
-    GROUP BY workflow ORDER BY workflow
-"""
-# A row that was there has an edge number. Whose entry the size guard holds is in no edge, and stays as it was.
+_NOBODY_ENTERS = "DELETE FROM tick_crossed WHERE name = $workflow AND inside"
 _CROSS = """
-    UPDATE audience_members SET member = x.inside, since = $tick_at, edge = x.edge FROM (
-        SELECT c.name, c.contact_id, c.inside, coalesce(g.edge, c.edge) AS edge
-        FROM tick_crossed AS c LEFT JOIN tick_edges AS g ON g.workflow = c.name AND g.contact_id = c.contact_id
-        WHERE list_contains($names, c.name) AND c.edge IS NOT NULL AND (NOT c.inside OR g.edge IS NOT NULL)
-    ) AS x
-    WHERE audience_members.name = x.name AND audience_members.contact_id = x.contact_id
+    UPDATE audience_members SET member = c.inside, since = $tick_at, edge = edge + CASE WHEN c.inside THEN 1 ELSE 0 END
+    FROM tick_crossed AS c
+    WHERE list_contains($names, c.name) AND audience_members.name = c.name
+        AND audience_members.contact_id = c.contact_id AND audience_members.member <> c.inside
 """
-_NEW_BY_FLIP = """
+# The time is read first, and hardly any row has that of this tick.
+_EDGES_BACK = """
+    INSERT INTO tick_edges
+    SELECT a.name, a.contact_id, a.edge FROM audience_members AS a
+    JOIN tick_crossed AS c ON c.name = a.name AND c.contact_id = a.contact_id
+    WHERE a.since = $tick_at AND a.member AND c.inside AND list_contains($names, c.name)
+"""
+_ENTERED_ANEW = """
+    SELECT c.name, c.contact_id FROM tick_crossed AS c WHERE list_contains($names, c.name) AND c.inside AND NOT EXISTS (
+        SELECT 1 FROM tick_edges AS g WHERE g.workflow = c.name AND g.contact_id = c.contact_id
+    )
+"""
+_NEW_BY_CROSSING = f"""
     INSERT INTO audience_members
-    SELECT c.name, c.contact_id, TRUE, $tick_at, g.edge, NULL
-    FROM tick_crossed AS c JOIN tick_edges AS g ON g.workflow = c.name AND g.contact_id = c.contact_id
-    WHERE list_contains($names, c.name) AND c.edge IS NULL
+    SELECT x.name, x.contact_id, TRUE, $tick_at, 1, NULL FROM ({_ENTERED_ANEW}) AS x
 """
+_EDGES_NEW = f"INSERT INTO tick_edges SELECT x.name, x.contact_id, 1 FROM ({_ENTERED_ANEW}) AS x"
