@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from datetime import datetime
 
 from compiler.errors import ProjectError
-from destinations.errors import ConfigurationError
-from destinations.secret import Secret
+from destinations import create
 from flows.collector.buffer import Buffer
-from flows.collector.service import Collector, Configuration, WriteKey, digest
-from flows.collector.tokens import SHORTEST_SECRET, Keyring
+from flows.collector.forms import Form, Forms
+from flows.collector.inbound import Reports
+from flows.collector.service import Collector, Configuration, Part, WriteKey, digest
+from flows.collector.tracking import Tracking
 from flows.engine.clock import Clock, SystemClock
 from flows.engine.crash import crash_point
 from flows.project import Project
-from flows.runner import buffer_folder
 from flows.settings import CollectorSettings
+from flows.signing import keyring, secret
 
 
 def collector(project: Project, clock: Clock | None = None) -> Collector:
@@ -31,41 +34,33 @@ def collector(project: Project, clock: Clock | None = None) -> Collector:
             hint="collector: {keys: {server: {key: \"{{ env_var('PENSTOCK_WRITE_KEY') }}\"}}}",
         )  # fmt: skip
     now = (clock or SystemClock()).now
-    buffer = Buffer(buffer_folder(project), now, crash_point)
-    return Collector(configuration(settings), buffer, now, time.monotonic)
+    parts: list[Part] = [
+        Tracking(keyring(settings), settings.clicks, settings.groups, settings.sender),
+        Forms({name: Form(f.event, f.fields, f.email, f.phone, f.pages, f.trap) for name, f in settings.forms.items()}),
+        _reports(project, now, settings.url),
+    ]
+    return Collector(configuration(settings), Buffer(project.buffer, now, crash_point), now, time.monotonic, parts)
 
 
 def configuration(settings: CollectorSettings) -> Configuration:
-    """The settings with their secrets read.
+    """The write keys with their secrets read.
 
     Raises:
         ProjectError: E541.
     """
     keys = {}
     for name, key in settings.keys.items():
-        value = _secret(f"collector.keys.{name}.key", key.key)
+        value = secret(f"collector.keys.{name}.key", key.key)
         keys[digest(value)] = WriteKey(
             name, "browser" if key.browser else "server", key.rate, frozenset(key.origins), frozenset(key.events)
         )
     return Configuration(keys, keyring(settings))
 
 
-def keyring(settings: CollectorSettings) -> Keyring:
-    """What signs links and identities.
-
-    Raises:
-        ProjectError: E541.
-    """
-    return Keyring([_secret(f"collector.secrets[{place}]", text) for place, text in enumerate(settings.secrets)])
-
-
-def _secret(where: str, text: str) -> str:
-    try:
-        value = Secret(text, os.environ.__getitem__).reveal()
-    except ConfigurationError as error:
-        raise ProjectError(f"{where}: {error.message}", code="E541", hint=error.hint) from None
-    if len(value) < SHORTEST_SECRET:
-        raise ProjectError(
-            f"{where} has fewer than {SHORTEST_SECRET} characters", code="E541", hint="openssl rand -hex 32 makes one"
-        )
-    return value
+def _reports(project: Project, now: Callable[[], datetime], url: str | None) -> Reports:
+    """What the project's destinations report; a secret of theirs is read when a request comes."""
+    made = {
+        name: create(name, config, os.environ.__getitem__, now)
+        for name, config in project.settings.destinations.items()
+    }
+    return Reports(made, (url or "").rstrip("/"))

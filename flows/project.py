@@ -111,6 +111,11 @@ class Project:
         return self.folder / ".penstock" / self.target
 
     @property
+    def buffer(self) -> Path:
+        """What the collector of this machine took and is not in the warehouse yet."""
+        return self.local / "collector"
+
+    @property
     def dbt_variables(self) -> dict[str, str]:
         """The variables that dbt models read."""
         return {"penstock_schema": self.state_schema}

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from compiler.catalog import Catalog
@@ -37,6 +36,7 @@ from flows.journal.migrations import migrate, read_meta
 from flows.journal.tables import StateTables
 from flows.project import Project, snapshot_catalog
 from flows.publication import Change, InFlight, Published, PublishedVersion, load_published, publish
+from flows.signing import message_links
 from flows.warehouse.base import Warehouse
 from flows.warehouse.lock import DEFAULT_WAIT
 
@@ -109,7 +109,7 @@ class Runner:
 
     def ingest(self) -> IngestReport:
         """Take in what the collector has; gives what is in since the caller cleared `taken_in`."""
-        if self._buffer.is_dir():
+        if self.project.buffer.is_dir():
             with self.open() as warehouse:
                 self._check_state(warehouse)
                 self._take_in(warehouse, find=True)
@@ -126,26 +126,22 @@ class Runner:
         published = self._published
         if published is None:
             raise ProjectError("nothing is published", hint="penstock apply")
+        render = renderer(published.templates, message_links(published.settings.collector))
         with AttemptLog(self.project.local) as log:
             return asyncio.run(deliver(Delivery(
                 open_warehouse=self.open, schema=self.project.state_schema, destinations=self._destinations(published),
-                render=renderer(published.templates), clock=self.clock, recheck=rechecker(evaluator), log=log,
+                render=render, clock=self.clock, recheck=rechecker(evaluator), log=log,
                 max_sends_per_day=published.max_sends_per_day, stopping=self.stopping, before_claim=self._take_in,
             )))  # fmt: skip
 
     # ------------------------------------------------------------ the way back in
 
-    @property
-    def _buffer(self) -> Path:
-        """Where the collector of this machine keeps what it took."""
-        return buffer_folder(self.project)
-
     def _take_in(self, warehouse: Warehouse, *, find: bool = False) -> None:
         """Opt-outs must be there before a claim, and events before a tick; `find`: give events to new contacts too."""
-        if not self._buffer.is_dir():
+        if not self.project.buffer.is_dir():
             return
         if self._ingest is None:
-            self._ingest = Ingest(self._buffer, self.project.state_schema, crash_point)
+            self._ingest = Ingest(self.project.buffer, self.project.state_schema, crash_point)
         if not find and not self._ingest.waiting():
             return
         catalog = self._current(warehouse).deployment.catalog
@@ -221,11 +217,6 @@ class Runner:
             name: Recorder(name, RecorderConfig(folder=folder), self.clock.now)
             for name in published.settings.destinations
         }
-
-
-def buffer_folder(project: Project) -> Path:
-    """The folder of the collector's buffer, beside the attempt log."""
-    return project.local / "collector"
 
 
 def _secret(name: str) -> str:

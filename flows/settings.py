@@ -109,11 +109,49 @@ class WriteKeySettings(Model):
     events: tuple[str, ...] = ()
 
 
-class CollectorSettings(Model):
-    """What `penstock collect` takes: write keys; `secrets` sign links and identities, the newest first."""
+class FormSettings(Model):
+    """A form of a web page that posts to the collector.
 
+    Its `fields` become properties of an event; the fields `email` and `phone` say whom it is about. Then it leads to
+    the first of `pages`, or to the one that its field `redirect` names. Who fills the field `trap` is a machine.
+    """
+
+    fields: tuple[str, ...] = ()
+    event: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.:/ -]{0,99}$")] = "form_submitted"
+    email: str | None = "email"
+    phone: str | None = None
+    pages: tuple[Annotated[str, Field(pattern=r"^https?://[^\s\\]+$")], ...] = ()
+    trap: str | None = None
+
+    @model_validator(mode="after")
+    def _no_opt_out(self) -> FormSettings:
+        if self.event.startswith(("email_", "sms_", "push_")):
+            raise ValueError("a form is open to everybody, and cannot say what became of a message")
+        return self
+
+
+class CollectorSettings(Model):
+    """What `penstock collect` takes: write keys; `secrets` sign links and identities, the newest first.
+
+    With a `url`, the address at which contacts reach it, messages get links for leaving, and opens and clicks are
+    counted: `opens`, and clicks on links to the hosts in `clicks`. `groups` are message groups with the names that
+    contacts see on the page of their choices, `sender` is who writes to them.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")] | None = None
+    sender: Annotated[str, Field(max_length=100)] = ""
+    opens: bool = True
+    clicks: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")], ...] = ()
+    groups: dict[str, str] = {}
     secrets: tuple[Annotated[str, Field(pattern=_REFERENCE, description="{{ env_var('NAME') }}")], ...] = ()
     keys: dict[Name, WriteKeySettings] = {}
+    forms: dict[Name, FormSettings] = {}
+
+    @model_validator(mode="after")
+    def _signed(self) -> CollectorSettings:
+        if self.url is not None and not self.secrets:
+            raise ValueError("a collector with a url signs links, and needs one of its secrets")
+        return self
 
 
 class StateSettings(Model):

@@ -221,14 +221,17 @@ def _read_line(line: bytes, rows: list[Row], refused: list[Row]) -> None:
         content = orjson.loads(line)
         received = _instant(content["at"])
         source = f"{content['source']}:{content['name']}"
-        for number, event in enumerate(content["events"]):
-            rows.append(_row(event, content, number, received, source))
-        for event in content.get("refused", ()):
-            refused.append({"received_at": received, "source": source, "reason": event["reason"],
-                            "content": event["event"]})  # fmt: skip
+        taken = [_row(event, content, number, received, source) for number, event in enumerate(content["events"])]
+        not_taken = [
+            {"received_at": received, "source": source, "reason": event["reason"], "content": event["event"]}
+            for event in content.get("refused", ())
+        ]
     except (ValueError, KeyError, TypeError):
         text = line[:2000].decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
         refused.append({"received_at": None, "source": "buffer", "reason": "damaged_line", "content": text})
+    else:
+        rows += taken
+        refused += not_taken
 
 
 def _row(event: Row, content: Row, number: int, received: datetime, source: str) -> Row:
@@ -278,7 +281,10 @@ def _normal(address: str | None) -> str | None:
 
 def _instant(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    try:
+        return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # the last hours of the year 9999, west of Greenwich
+        return moment.replace(tzinfo=None)
 
 
 # ---------------------------------------------------------------- statements

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import orjson
@@ -83,6 +83,14 @@ class Refusal(HTTPException):
         self.reason = reason
 
 
+class Part(Protocol):
+    """Further endpoints over the same buffer."""
+
+    def routes(self, collector: Collector) -> Sequence[BaseRoute]:
+        """The routes of this part, which writes with `collector.keep`."""
+        ...
+
+
 class Collector:
     """The endpoints over one buffer.
 
@@ -91,13 +99,15 @@ class Collector:
         buffer: where everything goes, not yet entered.
         now: the time, naive UTC.
         monotonic: seconds that only grow, for limits.
+        parts: further endpoints.
     """
 
     def __init__(
         self, configuration: Configuration, buffer: Buffer, now: Callable[[], datetime],
-        monotonic: Callable[[], float],
+        monotonic: Callable[[], float], parts: Sequence[Part] = (),
     ) -> None:  # fmt: skip
-        self.buffer, self._now = buffer, now
+        self.buffer, self.now, self.monotonic = buffer, now, monotonic
+        self._parts = parts
         self._doors = {
             hashed: Door(key, Intake(key.who, configuration.keyring, key.names), Allowance(key.rate, monotonic))
             for hashed, key in configuration.keys.items()
@@ -116,6 +126,7 @@ class Collector:
             Route("/v1/events", self.events, methods=["POST"]),
             Route("/v1/events", self.preflight, methods=["OPTIONS"]),
             Route("/health", self.health, methods=["GET"]),
+            *(route for part in self._parts for route in part.routes(self)),
         ]
 
     @asynccontextmanager
@@ -174,7 +185,7 @@ class Collector:
             refused: for the table of refused events.
         """
         line: Json = {
-            "id": f"{self._line_prefix}-{next(self._line)}", "at": self._now(), "source": source, "name": name,
+            "id": f"{self._line_prefix}-{next(self._line)}", "at": self.now(), "source": source, "name": name,
             "events": events,
         }  # fmt: skip
         if refused:
@@ -183,7 +194,12 @@ class Collector:
                 for each, event in refused
             ]
         try:
-            await self.buffer.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            text = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError:
+            raise Refusal(400, "not_text", "a text holds half a character") from None
+        try:
+            # No warehouse stores NUL; of clients' events it was refused, vendors send it as they like.
+            await self.buffer.append(text.replace(b"\\u0000", b"\\ufffd"))
         except Busy:
             raise Refusal(429, "busy", "more arrives than the disk takes", after=1) from None
         except Unwritable as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from compiler.content import RenderError, Template, parse_text, render
 from compiler.errors import DefinitionError
@@ -12,8 +12,27 @@ from compiler.workflow import Duration
 from flows.engine.intents import Intent, Render
 
 
-def renderer(templates: Mapping[str, Template]) -> Render:
-    """A renderer over published templates, by hash; a pass makes one and so parses each short text once."""
+class Links(Protocol):
+    """Puts links into messages that lead to the collector."""
+
+    def leave(self, action_id: str, group: str | None) -> str:
+        """Where the contact leaves the message's group, or everything."""
+        ...
+
+    def html(self, action_id: str, html: str, leave: str) -> str:
+        """The HTML with its links."""
+        ...
+
+    def text(self, text: str, leave: str) -> str:
+        """The plain text with its link."""
+        ...
+
+
+def renderer(templates: Mapping[str, Template], links: Links | None = None) -> Render:
+    """A renderer over published templates, by hash; a pass makes one and so parses each short text once.
+
+    With `links` an e-mail says where its contact leaves, and its opens and clicks are counted.
+    """
     texts: dict[str, Any] = {}
 
     def text(source: str | None, values: Mapping[str, Any]) -> str | None:
@@ -32,7 +51,7 @@ def renderer(templates: Mapping[str, Template]) -> Render:
         contact = {"id": intent.contact_id, "email": intent.address or None}
         match intent.kind:
             case "email":
-                return _email(intent, templates, text(step.get("subject"), values))
+                return _linked(intent, _email(intent, templates, text(step.get("subject"), values)), links)
             case "sms" | "push":
                 return _short(intent, templates, text(step.get("subject"), values))
             case "notify":
@@ -62,6 +81,19 @@ def _email(intent: Intent, templates: Mapping[str, Template], subject: str | Non
     return {
         "to": intent.address, "from": message.sender, "reply_to": message.reply_to, "subject": message.subject,
         "html": message.html, "text": message.text,
+    }  # fmt: skip
+
+
+def _linked(intent: Intent, message: Mapping[str, Any], links: Links | None) -> Mapping[str, Any]:
+    """The message with links to the collector; who gets it because of a transaction cannot leave that."""
+    if links is None:
+        return message
+    leave = links.leave(intent.action_id, intent.group)
+    html = message["html"]
+    listed = {} if intent.transactional else {"list_unsubscribe": leave}
+    return {
+        **message, **listed, "html": html and links.html(intent.action_id, html, leave),
+        "text": links.text(message["text"], leave),
     }  # fmt: skip
 
 

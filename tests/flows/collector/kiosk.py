@@ -14,7 +14,7 @@ from flows.collector.buffer import Buffer
 from flows.collector.service import Collector, Configuration
 from flows.collector.tokens import Keyring
 from flows.engine.clock import SystemClock
-from flows.runner import Runner, buffer_folder
+from flows.runner import Runner
 from tests.flows.collector.serving import BROWSER_KEY, SECRET, SERVER_KEY, SHOP, running
 from tests.flows.killing import Kiosk
 
@@ -52,7 +52,7 @@ def arrives(
     moment = at or SystemClock().now()
 
     async def keep() -> None:
-        buffer = Buffer(buffer_folder(kiosk.project), SystemClock().now)
+        buffer = Buffer(kiosk.project.buffer, SystemClock().now)
         collector_ = Collector(_NOTHING, buffer, lambda: moment, lambda: 0.0)
         async with buffer:
             await collector_.keep(source, name, list(events))
@@ -62,4 +62,4 @@ def arrives(
 
 def buffer_files(kiosk: Kiosk) -> list[Path]:
     """The files of the buffer."""
-    return sorted(buffer_folder(kiosk.project).glob("*"))
+    return sorted(kiosk.project.buffer.glob("*"))

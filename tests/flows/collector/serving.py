@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ import uvicorn
 
 from flows.collector.buffer import Buffer, files
 from flows.collector.server import configured, listening
-from flows.collector.service import Collector, Configuration, WriteKey, digest
+from flows.collector.service import Collector, Configuration, Part, WriteKey, digest
 from flows.collector.tokens import Keyring
 
 NOW = datetime(2026, 3, 2, 9)
@@ -77,11 +77,12 @@ def configuration(rate: int = 10_000) -> Configuration:
 
 @contextmanager
 def served(
-    folder: Path, settings: Configuration | None = None, now: Callable[[], datetime] = lambda: NOW
-) -> Iterator[Served]:
+    folder: Path, settings: Configuration | None = None, now: Callable[[], datetime] = lambda: NOW,
+    parts: Sequence[Part] = (),
+) -> Iterator[Served]:  # fmt: skip
     """Serve a collector while the block runs."""
     watch = Stopwatch()
-    collector = Collector(settings or configuration(), Buffer(folder, now), now, watch)
+    collector = Collector(settings or configuration(), Buffer(folder, now), now, watch, parts)
     with running(collector) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         yield Served(folder, collector, port, watch, client)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pyarrow as pa
 import pytest
 
+from flows.collector.incoming import Intake
 from flows.engine.claims import address_hash
 from flows.engine.clock import SystemClock
 from flows.runner import Runner
@@ -263,3 +267,58 @@ def test_loaded_is_when_it_was_taken_in(kiosk: Kiosk, runner: Runner) -> None:
     [(happened, loaded)] = events(kiosk, "event_time, loaded_at")
     assert happened == datetime(2026, 3, 2, 9)
     assert before <= loaded <= SystemClock().now()
+
+
+def test_whatever_is_taken_can_be_stored(kiosk: Kiosk, runner: Runner) -> None:
+    seed = random.randrange(1_000_000)
+    print(f"\nseed {seed}")
+    chance = random.Random(seed)
+    intake = Intake("server", KEYRING)
+    sent = [_odd(chance) for _ in range(400)]
+    body = [event for event in map(_through_json, sent) if event is not None]
+    taken, _ = intake.split(body, 10**9, odd=True)
+    assert len(taken) > 50
+    for number, event in enumerate(taken):
+        event["id"] = f"odd-{number}"
+    arrives(kiosk, *taken)
+    assert runner.ingest().events == len(taken)
+    assert len(events(kiosk)) == len(taken)
+    runner.tick()
+
+
+def _through_json(event: Any) -> Any:
+    try:
+        return orjson.loads(json.dumps(event))
+    except ValueError:
+        return None
+
+
+def _odd(chance: random.Random) -> dict[str, Any]:
+    """An event as a careless or hostile client would send it."""
+    texts = ["", "a", "'; drop table events; --", "\x00", "\x1f\x7f", "\u2028", "\ud800", "😀", '"', "\\", "\\u0000",
+             "$1", "{{ x }}", "é" * 50, "null", "%s", "2026-01-01", "=1+1", "\uffff", "\u202e"]  # fmt: skip
+    numbers = [0, -0.0, 1e308, 10**30, -(2**63), 2**64 - 1, 0.1, float("inf"), True, None]
+
+    def value(depth: int = 0) -> Any:
+        match chance.randrange(2 if depth > 4 else 4):
+            case 0:
+                return chance.choice(texts)
+            case 1:
+                return chance.choice(numbers)
+            case 2:
+                return [value(depth + 1) for _ in range(3)]
+            case _:
+                return {key(): value(depth + 1) for _ in range(3)}
+
+    def key() -> str:
+        return chance.choice([*texts, "group", "anonymous_id", "template", "__proto__"])
+
+    return {
+        "name": chance.choice(["rang", "email_unsubscribed", "a b", "x.y:z/1"]),
+        "properties": {key(): value() for _ in range(chance.randrange(6))},
+        **({"contact_id": chance.choice(texts)} if chance.random() < 0.3 else {}),
+        **({"email": chance.choice([*texts, " P0000@mail.example"])} if chance.random() < 0.3 else {}),
+        **({"time": chance.choice(["0001-01-01", "9999-12-31T23:59:59Z", "2026-03-02T09:00:00+14:00", "x",
+                                    "9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00"])}
+           if chance.random() < 0.3 else {}),
+    }  # fmt: skip
