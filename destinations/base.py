@@ -53,7 +53,8 @@ class Capabilities:
     default policy for an unknown outcome: `retry` where a second request has no second effect. `objects` are the kinds
     of CRM object that it takes, None for any. `limits` are those of the account, on as many windows as it has.
     `key_lifetime` is how long the other side remembers an idempotency key, None for ever; `refreshes` says that the
-    credentials are short-lived and fetched anew by the destination itself.
+    credentials are short-lived and fetched anew by the destination itself. `account` names whose limits they are, where
+    several destinations share them; `outside` is False for one that reaches nobody, which never rests.
     """
 
     roles: frozenset[Role]
@@ -67,6 +68,8 @@ class Capabilities:
     limits: tuple[Limit, ...] = ()
     key_lifetime: timedelta | None = None
     refreshes: bool = False
+    account: str | None = None
+    outside: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class DestinationConfig(BaseModel):
     concurrency: Annotated[int, Field(ge=1, le=64)] | None = None
     timeout: Duration | None = None
     rate: Limits | None = None
+    account: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
     def applied_to(self, capabilities: Capabilities) -> Capabilities:
         """`capabilities` with what this configuration overrides."""
@@ -70,6 +71,7 @@ class DestinationConfig(BaseModel):
             retry_after=capabilities.retry_after if self.retry_after is None else tuple(self.retry_after),
             max_batch=self.max_batch or capabilities.max_batch,
             concurrency=self.concurrency or capabilities.concurrency,
+            account=self.account,
             limits=capabilities.limits if self.rate is None else self.rate,
         )
 

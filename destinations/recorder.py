@@ -43,7 +43,7 @@ class Recorder(Destination):
 
     type = "recorder"
     capabilities = Capabilities(
-        roles=_ROLES, idempotency="server_key", max_batch=500, concurrency=1, on_unknown="retry"
+        roles=_ROLES, idempotency="server_key", max_batch=500, concurrency=1, on_unknown="retry", outside=False
     )
 
     def __init__(self, name: str, config: RecorderConfig, clock: Clock | None = None) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast, get_args
 
@@ -64,9 +64,14 @@ _WAITING = (
     "SELECT coalesce(o.destination, '') AS destination, count(*) AS waiting " + _CLAIMABLE + " GROUP BY 1 ORDER BY 1"
 )
 _CLAIMED = "SELECT count(*) AS claimed FROM outbox WHERE state = 'claimed'"
-_CANDIDATES = (
-    "SELECT " + _COLUMNS + _CLAIMABLE + " AND array_contains($ready, o.destination)"
-    " AND (NOT $no_messages OR o.kind NOT IN ('email', 'sms', 'push')) ORDER BY o.tick, o.seq LIMIT $batch"
+_READY = " AND array_contains($ready, o.destination) AND (NOT $no_messages OR o.kind NOT IN ('email', 'sms', 'push'))"
+# Who waits for a password goes before who gets a newsletter.
+_ORDERED = " ORDER BY CASE WHEN o.transactional THEN 0 ELSE 1 END, o.tick, o.seq"
+_CANDIDATES = "SELECT " + _COLUMNS + _CLAIMABLE + _READY + _ORDERED + " LIMIT $batch"
+_CANDIDATES_ALLOWED = (
+    "SELECT " + _COLUMNS + " FROM (SELECT o.*, row_number() OVER (PARTITION BY o.destination" + _ORDERED + ") AS place"
+    + _CLAIMABLE + _READY + ") AS o LEFT JOIN claim_allowed AS a ON a.destination = o.destination"
+    " WHERE a.allowed IS NULL OR o.place <= a.allowed" + _ORDERED + " LIMIT $batch"
 )  # fmt: skip
 _LEFT = (
     "SELECT " + _COLUMNS + ", o.worker, o.updated_at FROM outbox AS o WHERE o.state = 'claimed' "
@@ -118,11 +123,15 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a claim may take: ready destinations, no messages when they cannot be checked, at most `batch` rows."""
+    """What a claim may take: ready destinations, no messages when they cannot be checked, at most `batch` rows.
+
+    `allowed` are the rows of destinations whose accounts have a limit.
+    """
 
     ready: Sequence[str]
     batch: int
     no_messages: bool = False
+    allowed: Mapping[str, int] = field(default_factory=dict)
 
 
 def address_hash(key: str, address: str) -> str:
@@ -136,9 +145,9 @@ def waiting(warehouse: Warehouse, state: StateTables, now: datetime) -> dict[str
     return {row["destination"]: row["waiting"] for row in found}
 
 
-def any_claimed(warehouse: Warehouse, state: StateTables) -> bool:
-    """Whether rows are claimed and not finished."""
-    return bool(warehouse.rows(state.statement(warehouse, _CLAIMED))[0]["claimed"])
+def claimed_now(warehouse: Warehouse, state: StateTables) -> int:
+    """How many rows are claimed and not finished."""
+    return int(warehouse.rows(state.statement(warehouse, _CLAIMED))[0]["claimed"])
 
 
 def claim(
@@ -153,7 +162,13 @@ def claim(
         Unchecked: goals, consent or suppressions cannot be read; the transaction must be rolled back.
     """
     parameters = {"now": now, "ready": list(limits.ready), "batch": limits.batch, "no_messages": limits.no_messages}
-    intents = [_intent(row, 1) for row in warehouse.rows(state.statement(warehouse, _CANDIDATES), parameters)]
+    text = _CANDIDATES
+    if limits.allowed:
+        text = _CANDIDATES_ALLOWED
+        rows = {"destination": list(limits.allowed), "allowed": list(limits.allowed.values())}
+        kinds = pa.schema([("destination", pa.string()), ("allowed", pa.int64())])
+        stage(warehouse, "claim_allowed", pa.table(rows, kinds))
+    intents = [_intent(row, 1) for row in warehouse.rows(state.statement(warehouse, text), parameters)]
     if not intents:
         return Claimed((), ())
     try:

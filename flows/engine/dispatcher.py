@@ -18,8 +18,9 @@ from compiler.content import RenderError
 from compiler.errors import DeliveryError, PenstockError
 from destinations.base import Action, Destination, Verdict
 from destinations.errors import DestinationError
+from flows.engine.accounts import Accounts
 from flows.engine.attempts import Attempt, AttemptLog
-from flows.engine.claims import SEND_WITHIN, Claimed, Limits, Unchecked, abandoned, any_claimed, claim, noted, waiting
+from flows.engine.claims import SEND_WITHIN, Claimed, Limits, Unchecked, abandoned, claim, claimed_now, noted, waiting
 from flows.engine.clock import Clock
 from flows.engine.crash import crash_point
 from flows.engine.intents import Intent, Outcome, Recheck, Render, returned, ruled, unrenderable
@@ -111,6 +112,7 @@ class _Pass:
         self.failure: DeliveryError | None = None
         self.key: str | None = None
         self.claimed_at = delivery.clock.now()
+        self.accounts = Accounts({name: d.capabilities for name, d in delivery.destinations.items()})
 
     async def run(self) -> None:
         done: list[Done] = []
@@ -139,6 +141,7 @@ class _Pass:
             if done:
                 with warehouse.transaction():
                     valid = settle(warehouse, self.state, done, self.worker, key, where)
+                    self.accounts.save(warehouse, self.state)
                     crash_point("in_receipts")
                 self._count(done, valid)
                 crash_point("after_receipts")
@@ -146,13 +149,18 @@ class _Pass:
             if self.failure is not None or self.delivery.stopping():
                 return nothing, []
             self.report.waiting = waiting(warehouse, self.state, where.now)
+            if self.report.waiting:
+                self.accounts.load(warehouse, self.state)
+                resting = self.accounts.resting(where.now)
+                self.report.paused |= {name: why for name, why in resting.items() if name in self.report.waiting}
             open_names = [name for name in self.report.waiting if name not in self.report.paused]
             if unknown := [name for name in open_names if name not in self.ready]:
                 return nothing, unknown
             batch = self._allowed(warehouse, where.now)
             if not open_names or batch <= 0:
                 return nothing, []
-            return self._claim(warehouse, key, where, Limits(open_names, batch)), []
+            allowed = self.accounts.allowed(open_names, where.now)
+            return self._claim(warehouse, key, where, Limits(open_names, batch, allowed=allowed)), []
 
     def _recovered(self, warehouse: Warehouse) -> str:
         """The key of address hashes; the first time, settles what dead workers left before anything else is claimed."""
@@ -164,7 +172,7 @@ class _Pass:
                 f"there is no state in schema {self.delivery.schema}", code="E703", hint="`penstock apply` makes it"
             )
         log = self.delivery.log
-        if any_claimed(warehouse, self.state):
+        if claimed_now(warehouse, self.state):
             where = position(warehouse, self.state, self.delivery.clock.now())
             known = log.attempts() if log is not None else {}
             abilities = {name: d.capabilities for name, d in self.delivery.destinations.items()}
@@ -202,6 +210,9 @@ class _Pass:
         self.claimed_at = self.delivery.clock.now()
         with warehouse.transaction():
             claimed = claim(warehouse, self.state, self.worker, where.now, limits, key, recheck)
+            if limits.allowed:
+                taken = Counter(intent.destination for intent in claimed.intents)
+                self.accounts.take(warehouse, self.state, taken, where.now)
             valid = settle(warehouse, self.state, claimed.withdrawn, self.worker, key, where)
         self._count(claimed.withdrawn, valid)
         return claimed
@@ -212,6 +223,8 @@ class _Pass:
         if most is None:
             return self.delivery.batch
         left = most - sent_since(warehouse, self.state, now - timedelta(days=1))
+        # What others have claimed may be sent any moment.
+        left -= claimed_now(warehouse, self.state)
         if left <= 0:
             self.report.paused.update(dict.fromkeys(self.report.waiting, f"max_sends_per_day: {most} reached"))
         return min(self.delivery.batch, left)
@@ -287,10 +300,11 @@ class _Pass:
         verdicts = await _verdicts(destination, [action for _, action in chunk])
         crash_point("after_send")
         self._note_outcomes(intents, verdicts)
-        for verdict in verdicts:
-            if verdict.stop is not None:
-                self.report.paused.setdefault(destination.name, f"{verdict.stop} ({verdict.code})")
         now = self.delivery.clock.now()
+        rests = self.accounts.observe(destination.name, verdicts, now)
+        rests = rests or next((f"{v.stop} ({v.code})" for v in verdicts if v.stop is not None), None)
+        if rests is not None:
+            self.report.paused.setdefault(destination.name, rests)
         return [
             (intent, replace(ruled(intent, verdict, destination.capabilities, now), started_at=started))
             for intent, verdict in zip(intents, verdicts, strict=True)

@@ -16,7 +16,8 @@ StateName = Literal[
     "meta", "migrations", "lease", "workflow_versions", "templates", "config_versions", "controls", "ticks", "journal",
     "candidates", "enrollments", "audience_members", "audience_masks", "events", "event_seen", "contact_tags",
     "contact_untags", "contact_fields", "contact_points", "campaign_members", "contact_merges", "suppressions",
-    "outbox", "outbox_closed", "attempts", "completed_actions", "deliveries", "collected_files", "events_rejected",
+    "outbox", "outbox_closed", "attempts", "completed_actions", "deliveries", "budgets", "breakers",
+    "collected_files", "events_rejected",
 ]  # fmt: skip
 """Every state table and view; `deliveries` is the view over `outbox` and `outbox_closed`."""
 

@@ -18,6 +18,7 @@ from flows.journal.migrations import (
     m0004_audience_masks,
     m0005_indexes,
     m0006_collected,
+    m0007_accounts,
 )
 from flows.journal.tables import StateTables
 from flows.warehouse.base import Warehouse
@@ -43,6 +44,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "audience_masks", m0004_audience_masks.up),
     Migration(5, "indexes", m0005_indexes.up, m0005_indexes.on_server),
     Migration(6, "collected", m0006_collected.up, m0006_collected.on_server),
+    Migration(7, "accounts", m0007_accounts.up),
 )
 
 SCHEMA_VERSION = MIGRATIONS[-1].number
