@@ -160,10 +160,17 @@ class Project:
 
     def catalog_with(self, snapshot: Snapshot | None) -> Catalog:
         """The catalog with the columns of a snapshot of the warehouse."""
+        workflows = [PurePosixPath(file).stem for file in self.workflow_files]
+        if shared := sorted(set(workflows) & set(self.settings.audiences)):
+            raise DefinitionError([
+                self.file.problem("E501", f"audience '{name}' has the name of a workflow", ("audiences", name),
+                                  "rename it; the members of both are kept by name")
+                for name in shared
+            ])  # fmt: skip
         relations = relations_of(self.dbt, self.warehouse.schema, snapshot, self.dbt_variables)
         return catalog_of(
             self.settings, relations, problem=self.file.problem,
-            state_schema=self.state_schema, workflows=[PurePosixPath(file).stem for file in self.workflow_files],
+            state_schema=self.state_schema, workflows=workflows,
             templates={name: template.info for name, template in self.definitions.templates.items()},
             passed=passed_names(document.workflow for document in self.definitions.workflows.values()),
         )  # fmt: skip

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+from compiler.audience import Audience
 from compiler.catalog import Catalog
 from compiler.check import check_templates, check_workflow
-from compiler.errors import DefinitionError, ProjectError
+from compiler.condition import Scope, compile_condition
+from compiler.errors import ConditionError, DefinitionError, ProjectError
 from compiler.plan import Plan
 from compiler.planner import Settings as PlanSettings
 from compiler.planner import plan
@@ -252,9 +254,21 @@ def deployment_of(published: Published, catalog: Catalog, workspace: str) -> Dep
         }  # fmt: skip
         deployed[name] = Deployed(name, current, activated, plans, migrations)
     zone = published.settings.effective_policy.default_timezone or "UTC"
+    audiences = tuple(_named_audiences(published, catalog, zone, broken))
     limits = published.settings.guards
     guard = None if limits is None else Guard(limits.factor, limits.minimum, limits.max_entries)
-    return Deployment(workspace, published.schema, catalog, zone, deployed, published.newest, broken, guard)
+    return Deployment(workspace, published.schema, catalog, zone, deployed, published.newest, broken, guard, audiences)
+
+
+def _named_audiences(
+    published: Published, catalog: Catalog, zone: str, broken: dict[str, str]
+) -> Iterator[Audience]:  # fmt: skip
+    """The audiences of penstock.yaml; one that no longer compiles goes into `broken` with the reason."""
+    for name, text in published.settings.audiences.items():
+        try:
+            yield Audience(name, compile_condition(text, Scope(catalog)), zone)
+        except ConditionError as error:
+            broken[name] = f"{error.code} {error.message} (audiences.{name} of penstock.yaml)"
 
 
 def run_tick(project: Project, clock: Clock | None = None) -> TickReport:

@@ -49,7 +49,7 @@ class Watermarks:
     `model` greatest loaded_at, `own` last seq, `started` workflows it has evaluated, `zones` digest of the contacts'
     time zones, None where no wait counts in calendar days, `held` workflows that did not advance (paused, set aside),
     `guarded` those that the size guard holds, `absent` those that were set aside, with what they have missed since,
-    `audiences` the statements whose results stand in `audience_masks`.
+    `audiences` the statements whose results stand in `audience_masks`, `named` the named audiences with members kept.
     """
 
     model: datetime | None = None
@@ -60,6 +60,7 @@ class Watermarks:
     guarded: Mapping[str, Held] = field(default_factory=dict)
     absent: Mapping[str, Absence] = field(default_factory=dict)
     audiences: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, value: Mapping[str, Any] | None) -> Watermarks:
@@ -72,13 +73,13 @@ class Watermarks:
                    frozenset(value.get("held", ())),
                    {name: Held.of(held) for name, held in value.get("guarded", {}).items()},
                    {name: Absence.of(absence) for name, absence in value.get("absent", {}).items()},
-                   frozenset(value.get("audiences", ())))  # fmt: skip
+                   frozenset(value.get("audiences", ())), frozenset(value.get("named", ())))  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """The JSON of a tick row."""
         model = self.model.isoformat() if self.model else None
         return {"model": model, "own": self.own, "started": sorted(self.started), "zones": self.zones,
-                "held": sorted(self.held), "audiences": sorted(self.audiences),
+                "held": sorted(self.held), "audiences": sorted(self.audiences), "named": sorted(self.named),
                 "guarded": {name: held.as_json() for name, held in sorted(self.guarded.items())},
                 "absent": {name: absence.as_json() for name, absence in sorted(self.absent.items())}}  # fmt: skip
 

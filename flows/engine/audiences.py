@@ -1,9 +1,12 @@
-"""Audience triggers: all of them evaluated together, and who became a member since the tick before (language §1)."""
+"""Audience triggers and named audiences: all evaluated together, and who became a member since the tick before.
+
+Both have their members in `audience_members`; only triggers have edges (language §1).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 import pyarrow as pa
@@ -33,7 +36,7 @@ def find_edges(
     work: Work, started: frozenset[str], *, apart: bool = False, previous: datetime | None = None,
     evaluated: frozenset[str] = frozenset(),
 ) -> tuple[int, frozenset[str]]:  # fmt: skip
-    """Evaluate audience triggers and update `audience_members`; fills `tick_edges`.
+    """Evaluate audiences and update `audience_members`; fills `tick_edges`.
 
     Args:
         work: the tick.
@@ -66,22 +69,27 @@ def find_edges(
         except PenstockError as error:
             raise AudiencesFailed(names, error) from error
         statements |= {evaluation.statement}
+    if found and deployment.audiences:
+        found -= work.run(_NO_EDGES, names=[audience.name for audience in deployment.audiences])
     if statements - evaluated or evaluated - statements:
         work.run(_NO_LONGER_ASKED, statements=sorted(statements))
     return found, statements
 
 
 class _Evaluation:
-    """The evaluation of one group of audience triggers in one tick."""
+    """The evaluation of one group of audiences in one tick."""
 
     def __init__(self, work: Work, group: Group, started: frozenset[str]) -> None:
         self.work = work
         self.group = group
         self.started = started
-        self.triggers = {
-            audience.name: work.deployment.workflows[audience.name] for audience in group.audiences
+        named = {audience.name for audience in work.deployment.audiences}
+        self.audiences = {
+            audience.name: None if audience.name in named else work.deployment.workflows[audience.name]
+            for audience in group.audiences
         }  # fmt: skip
-        self.key = [f"{name}:{deployed.current}" for name, deployed in self.triggers.items()]
+        """Each with its workflow; None of a named one."""
+        self.key = [f"{name}:{deployed.current if deployed else ''}" for name, deployed in self.audiences.items()]
         text = work.texts.text(("audiences", *self.key), lambda: group.masks(own=True), work.warehouse)
         self.statement = hashlib.md5("|".join((*self.key, text)).encode(), usedforsecurity=False).hexdigest()
 
@@ -89,9 +97,9 @@ class _Evaluation:
         """Evaluate for everybody, whatever was known."""
         work, found = self.work, 0
         masks(work, self.group, self.key)
-        for place, (name, deployed) in enumerate(self.triggers.items()):
+        for place, (name, deployed) in enumerate(self.audiences.items()):
             work.run(_MEMBERS, bit=1 << place)
-            found += _edges(work, deployed, first=name not in self.started)
+            found += _edges(work, name, deployed, first=name not in self.started)
         work.run(_FORGET_ALL, statement=self.statement)
         work.run(_KEEP_ALL, statement=self.statement)
         return found
@@ -114,17 +122,17 @@ class _Evaluation:
         moved = self._crossed() if flips else {}
         closely = {name for name, (_, leaving) in moved.items()
                    if work.deployment.guard and leaving >= SMALL_AUDIENCE // 2}  # fmt: skip
-        closely |= {name for name in self.triggers if name in held}
+        closely |= {name for name in self.audiences if name in held}
         found = self._cross({name: each for name, each in moved.items() if name not in closely})
-        for place, (name, deployed) in enumerate(self.triggers.items()):
+        for place, (name, deployed) in enumerate(self.audiences.items()):
             if name in closely:
                 work.run(_KEPT_MEMBERS, bit=1 << place, **known)
-                found += _edges(work, deployed, first=False)
+                found += _edges(work, name, deployed, first=False)
         return found
 
     def _crossed(self) -> dict[str, tuple[int, int]]:
-        """Fill `tick_crossed`; of the workflows whose audience somebody entered or left: how many entered, and left."""
-        bits = {name: 1 << place for place, name in enumerate(self.triggers)}
+        """Fill `tick_crossed`; of the audiences that somebody entered or left: how many entered, and how many left."""
+        bits = {name: 1 << place for place, name in enumerate(self.audiences)}
         stage(self.work.warehouse, "tick_bits", pa.table(
             {"name": list(bits), "bit": list(bits.values())}, pa.schema([("name", pa.string()), ("bit", pa.int64())])
         ))  # fmt: skip
@@ -133,14 +141,15 @@ class _Evaluation:
         return {row["name"]: (int(row["entering"]), int(row["leaving"])) for row in self.work.rows(_MOVED)}
 
     def _cross(self, moved: Mapping[str, tuple[int, int]]) -> int:
-        """Enter and leave the audiences of some workflows by what was crossed alone."""
+        """Enter and leave some audiences by what was crossed alone."""
         work, names = self.work, list(moved)
         if not names:
             return 0
         for name, (entering, _) in moved.items():
-            plan = self.triggers[name].admitting
+            deployed = self.audiences[name]
+            plan = deployed.admitting if deployed is not None else None
             if plan is not None and too_many_enter(work, plan, entering):
-                work.run(_NOBODY_ENTERS, workflow=name)
+                work.run(_NOBODY_ENTERS, name=name)
         # all who leave have a row, so what is changed beyond them are those who are back
         back = work.run(_CROSS, names=names) > sum(leaving for _, leaving in moved.values())
         edges = work.run(_EDGES_BACK, names=names) if back else 0
@@ -196,23 +205,29 @@ def _torn(work: Work, scan: EventScan, key: list[str]) -> int | None:
     return bits if work.make(TORN, scan.torn, *key, parameters={"bits": bits}) else 0
 
 
-def _edges(work: Work, deployed: Deployed, *, first: bool) -> int:
+def _edges(work: Work, name: str, deployed: Deployed | None, *, first: bool) -> int:
     """Compare the members, who are in `tick_members`, with who was one."""
-    plan = deployed.admitting
+    plan = deployed.admitting if deployed is not None else None
     if first and plan is not None and plan.rules.backfill == 0:
-        work.run(_BASELINE, workflow=deployed.name)
+        work.run(_BASELINE, name=name)
         return 0
-    if plan is None or too_few_remain(work, plan):
+    if plan is not None and too_few_remain(work, plan):
         return 0
-    edges = work.run(_EDGES, workflow=deployed.name)
-    work.run(_LEFT, workflow=deployed.name)
-    if edges and too_many_enter(work, plan, edges):
-        work.run(_NO_EDGES, workflow=deployed.name)
+    edges = work.run(_EDGES, name=name)
+    work.run(_LEFT, name=name)
+    if plan is not None and edges and too_many_enter(work, plan, edges):
+        work.run(_NO_EDGES, names=[name])
         return 0
     if edges:
-        work.run(_BACK, workflow=deployed.name)
-        work.run(_NEW_MEMBERS, workflow=deployed.name)
+        work.run(_BACK, name=name)
+        work.run(_NEW_MEMBERS, name=name)
     return edges
+
+
+def end_audiences(work: Work, names: Collection[str]) -> None:
+    """Let everybody leave named audiences that are no more."""
+    if names:
+        work.run(_ENDED, names=sorted(names))
 
 
 _OWN = """
@@ -225,29 +240,32 @@ _MEMBERS = """
 """
 _BASELINE = """
     INSERT INTO audience_members
-    SELECT $workflow, m.contact_id, TRUE, $tick_at, 0, NULL FROM tick_members AS m
+    SELECT $name, m.contact_id, TRUE, $tick_at, 0, NULL FROM tick_members AS m
 """
 _EDGES = """
     INSERT INTO tick_edges
-    SELECT $workflow, m.contact_id, coalesce(a.edge, 0) + 1
-    FROM tick_members AS m LEFT JOIN audience_members AS a ON a.name = $workflow AND a.contact_id = m.contact_id
+    SELECT $name, m.contact_id, coalesce(a.edge, 0) + 1
+    FROM tick_members AS m LEFT JOIN audience_members AS a ON a.name = $name AND a.contact_id = m.contact_id
     WHERE NOT coalesce(a.member, FALSE)
 """
-_NO_EDGES = "DELETE FROM tick_edges WHERE workflow = $workflow"
+_NO_EDGES = "DELETE FROM tick_edges WHERE list_contains($names, workflow)"
 _LEFT = """
     UPDATE audience_members SET member = FALSE, since = $tick_at
-    WHERE name = $workflow AND member AND contact_id NOT IN (SELECT contact_id FROM tick_members)
+    WHERE name = $name AND member AND contact_id NOT IN (SELECT contact_id FROM tick_members)
 """
 _BACK = """
     UPDATE audience_members SET member = TRUE, since = $tick_at, edge = g.edge
     FROM tick_edges AS g
-    WHERE g.workflow = $workflow AND audience_members.name = $workflow AND audience_members.contact_id = g.contact_id
+    WHERE g.workflow = $name AND audience_members.name = $name AND audience_members.contact_id = g.contact_id
 """
 _NEW_MEMBERS = """
     INSERT INTO audience_members
-    SELECT $workflow, g.contact_id, TRUE, $tick_at, g.edge, NULL FROM tick_edges AS g
-    WHERE g.workflow = $workflow
-        AND g.contact_id NOT IN (SELECT contact_id FROM audience_members WHERE name = $workflow)
+    SELECT $name, g.contact_id, TRUE, $tick_at, g.edge, NULL FROM tick_edges AS g
+    WHERE g.workflow = $name
+        AND g.contact_id NOT IN (SELECT contact_id FROM audience_members WHERE name = $name)
+"""
+_ENDED = """
+    UPDATE audience_members SET member = FALSE, since = $tick_at WHERE list_contains($names, name) AND member
 """
 _NO_LONGER_ASKED = "DELETE FROM audience_masks WHERE NOT list_contains($statements, statement)"
 _FORGET_ALL = "DELETE FROM audience_masks WHERE statement = $statement"
@@ -298,7 +316,7 @@ _MOVED = """
     SELECT c.name, count(CASE WHEN c.inside THEN 1 END) AS entering, count(CASE WHEN NOT c.inside THEN 1 END) AS leaving
     FROM tick_crossed AS c GROUP BY c.name ORDER BY c.name
 """
-_NOBODY_ENTERS = "DELETE FROM tick_crossed WHERE name = $workflow AND inside"
+_NOBODY_ENTERS = "DELETE FROM tick_crossed WHERE name = $name AND inside"
 _CROSS = """
     UPDATE audience_members SET member = c.inside, since = $tick_at, edge = edge + CASE WHEN c.inside THEN 1 ELSE 0 END
     FROM tick_crossed AS c

@@ -10,7 +10,7 @@ from functools import cached_property
 from sqlglot import exp
 
 from compiler import frames
-from compiler.audience import Group, grouped
+from compiler.audience import Audience, Group, grouped
 from compiler.catalog import Catalog
 from compiler.plan import AudienceEntry, EventEntry, Plan
 from flows.engine.holding import Guard
@@ -62,6 +62,7 @@ class Deployment:
         templates: name -> newest published hash.
         broken: published workflows that no longer compile against the warehouse -> why; they are left out.
         guard: what is too much to happen without a person; None: nothing is.
+        audiences: the named ones, whose members are kept; none has the name of a workflow.
     """
 
     workspace: str
@@ -72,6 +73,7 @@ class Deployment:
     templates: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     guard: Guard | None = None
+    audiences: tuple[Audience, ...] = ()
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -81,10 +83,10 @@ class Deployment:
 
     @cached_property
     def audience_groups(self) -> tuple[Group, ...]:
-        """The audience triggers of the plans that admit, as they are evaluated together."""
+        """The audience triggers of the plans that admit, and named audiences, as they are evaluated together."""
         entries = [deployed.admitting.entry for deployed in self.workflows.values() if deployed.admitting is not None]
-        audiences = [entry.audience for entry in entries if isinstance(entry, AudienceEntry)]
-        return grouped((each for each in audiences if each is not None), self.catalog)
+        triggers = [entry.audience for entry in entries if isinstance(entry, AudienceEntry)]
+        return grouped([*(each for each in triggers if each is not None), *self.audiences], self.catalog)
 
     def contact_rows(self, channels: Collection[str]) -> exp.Select:
         """Every contact with all columns that some plan reads, and what forbids a message on the channels."""

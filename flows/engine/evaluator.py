@@ -21,7 +21,7 @@ from compiler.lookup import event
 from compiler.plan import FRAME, Plan, Stage
 from flows.engine.admission import Door, admit, find_rows, who_waits, who_was_asked
 from flows.engine.arrivals import Watermarks, collect
-from flows.engine.audiences import AudiencesFailed, find_edges
+from flows.engine.audiences import AudiencesFailed, end_audiences, find_edges
 from flows.engine.clock import Clock
 from flows.engine.controls import paused
 from flows.engine.crash import crash_point
@@ -198,6 +198,8 @@ class _Tick:
         edges, statements = find_edges(
             work, started, apart=self.apart, previous=self.previous, evaluated=self.before.audiences
         )
+        named = self.before.named & frozenset(work.deployment.catalog.audiences)
+        end_audiences(work, self.before.named - named)
         occurred = self._occurred()
         row_tables = [
             table for deployed in work.deployment.workflows.values()
@@ -207,7 +209,8 @@ class _Tick:
             if deployed.migrations:
                 self._guarded(deployed.name, lambda d=deployed: migrate_enrollments(work, d))
         due = self._due()
-        after = replace(after, zones=self._zones(), held=held, audiences=statements)
+        after = replace(after, zones=self._zones(), held=held, audiences=statements,
+                        named=named | {audience.name for audience in work.deployment.audiences})  # fmt: skip
         self.rezoned |= _released(work, self.before.held - held)
         self.door = Door(self.arrived, started, occurred, held, who_waits(work, held), who_was_asked(work))
         watching = any(plan.exits is not None and plan.watches_state for plan in work.deployment.plans)
@@ -418,7 +421,8 @@ def _without(deployment: Deployment, aside: Iterable[str]) -> Deployment:
         return deployment
     kept = {name: deployed for name, deployed in deployment.workflows.items() if name not in names}
     return Deployment(deployment.workspace, deployment.schema, deployment.catalog, deployment.default_zone, kept,
-                      deployment.templates, deployment.broken, deployment.guard)  # fmt: skip
+                      deployment.templates, deployment.broken, deployment.guard,
+                      tuple(audience for audience in deployment.audiences if audience.name not in names))  # fmt: skip
 
 
 def _reason(error: Exception) -> str:

@@ -90,7 +90,7 @@ def replay_tick(
 ) -> ReplayedTick:
     """Work one tick out again; ticks must be replayed in order, because the copy's data only grow."""
     past.fill(tick, {})
-    deployment = replace(deploy(), guard=None)
+    deployment = replace(deploy(), guard=None, audiences=())
     members = _members(history, past, tick, deployment)
     past.fill(tick, {(plan.workflow, plan.version): plan.first_step for plan in deployment.plans})
     if members is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,14 +57,28 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What stands in `audience_members` of a named audience as of the last tick, and what moved in a day before it."""
+
+    at: datetime
+    members: int
+    joined: int
+    left: int
+
+
+@dataclass(frozen=True)
 class Answer:
-    """How many they are at an instant, some of them with the contact model's columns, and the query."""
+    """How many they are at an instant, some of them with the contact model's columns, and the query.
+
+    `kept`: of a named audience that a tick has evaluated, when no other instant was asked for.
+    """
 
     question: Question
     at: datetime
     count: int
     sample: tuple[Mapping[str, Any], ...]
     sql: str
+    kept: Kept | None = None
 
 
 def run(options: Options, *, what: str, limit: int, at: str | None) -> int:
@@ -103,7 +117,15 @@ def ask(project: Project, what: str, limit: int, moment: datetime | None) -> Ans
         meta = read_meta(warehouse, project.state_schema)
         key = str(meta.state_id) if meta is not None else ""
         given = {**question.given, "tick_at": at, frames.ADDRESS_KEY: key}
-        return _answer(warehouse, catalog, question, given, limit)
+        answer = _answer(warehouse, catalog, question, given, limit)
+        if question.kind != "audience" or moment is not None:
+            return answer
+        return replace(answer, kept=_kept(warehouse, StateTables(project.state_schema), what))
+
+
+def _kept(warehouse: Warehouse, state: StateTables, name: str) -> Kept | None:
+    found = warehouse.rows(state.statement(warehouse, _KEPT), {"name": name})[0]
+    return Kept(found["at"], found["members"], found["joined"], found["left_"]) if found["rows_"] else None
 
 
 def _answer(
@@ -207,7 +229,7 @@ def _data(what: str, answer: Answer) -> dict[str, object]:
     return {
         "audience": what, "kind": question.kind, "condition": question.condition, "at": answer.at,
         "count": answer.count, "sample": [dict(row) for row in answer.sample], "sql": answer.sql,
-        "parameters": dict(question.given),
+        "parameters": dict(question.given), "kept": None if answer.kept is None else asdict(answer.kept),
     }  # fmt: skip
 
 
@@ -221,6 +243,9 @@ def _show(answer: Answer, out: RichConsole) -> None:
     out.print(f"{answer.count:,} {noun} {title} · at {answer.at:%Y-%m-%d %H:%M:%S} UTC", markup=False)
     if question.condition is not None and question.kind != "condition":
         out.print(f"  {' '.join(question.condition.split())}", markup=False)
+    if (kept := answer.kept) is not None:
+        out.print(f"  audience_members at {kept.at:%Y-%m-%d %H:%M:%S}: {kept.members:,}; in the 24 hours before "
+                  f"{kept.joined:,} joined and {kept.left:,} left", markup=False)  # fmt: skip
     if answer.sample:
         out.print()
         table = Table(*answer.sample[0], box=None, pad_edge=False, header_style="bold")
@@ -231,3 +256,12 @@ def _show(answer: Answer, out: RichConsole) -> None:
             out.print(f"… {answer.count - len(answer.sample):,} more (--limit)", markup=False)
     out.print(f"\n-- the contact ids; $tick_at is {answer.at:%Y-%m-%d %H:%M:%S}", markup=False)
     out.print(answer.sql, markup=False)
+
+
+_KEPT = """
+    SELECT max(t.tick_at) AS "at", count(*) AS rows_, count(CASE WHEN a.member THEN 1 END) AS members,
+        count(CASE WHEN a.member AND a.since > t.tick_at - INTERVAL '24' HOUR THEN 1 END) AS joined,
+        count(CASE WHEN NOT a.member AND a.since > t.tick_at - INTERVAL '24' HOUR THEN 1 END) AS left_
+    FROM audience_members AS a CROSS JOIN (SELECT max(k.tick_at) AS tick_at FROM ticks AS k) AS t
+    WHERE a.name = $name
+"""

@@ -63,5 +63,12 @@ def run(options: Options, *, action: Literal["pause", "resume", "approve"], work
 
 
 def _workflows(warehouse: Warehouse, state: StateTables) -> list[str]:
-    rows = warehouse.rows(state.statement(warehouse, "SELECT DISTINCT workflow FROM workflow_versions"))
-    return [row["workflow"] for row in rows]
+    """Published workflows, and named audiences that were quarantined."""
+    return [row["name"] for row in warehouse.rows(state.statement(warehouse, _KNOWN))]
+
+
+_KNOWN = """
+    SELECT v.workflow AS name FROM workflow_versions AS v
+    UNION SELECT replace(c.scope, 'workflow:', '') AS name FROM controls AS c WHERE c.action = 'quarantine'
+    ORDER BY name
+"""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from compiler.errors import DefinitionError
 from flows.engine.clock import VirtualClock
 from flows.project import load_project
 from flows.runner import Runner
@@ -101,6 +102,55 @@ def test_a_person_sees_number_sample_and_sql(project: Path, capsys: pytest.Captu
 def test_without_an_instant_now_counts(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _ask(project, capsys, "did('page_seen')")["count"] == 1
     assert _ask(project, capsys, "did('page_seen', within => '1d')")["count"] == 0
+
+
+def test_members_of_named_audiences_are_kept_by_the_tick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = built(tmp_path)
+    named = "audiences:\n  buyers: did('order_placed', within => '1h')\n  window: did('page_seen')\ndestinations:"
+    replaced(folder / "penstock.yaml", "destinations:", named)
+    clock = VirtualClock(START)
+
+    def kept() -> list[list[Any]]:
+        with load_project(folder).open_warehouse() as warehouse:
+            rows = warehouse.rows("SELECT name, contact_id, member, since, edge FROM penstock_dev.audience_members "
+                                  "ORDER BY name, contact_id")  # fmt: skip
+        return [list(row.values()) for row in rows]
+
+    def tick(minutes: int) -> None:
+        clock.advance_to(START + timedelta(minutes=minutes))
+        runner = Runner(load_project(folder), clock)
+        runner.apply(who="test")
+        assert not runner.tick().set_aside
+
+    tick(0)
+    assert kept() == []
+    tick(70)
+    ann = ["buyers", "p1", True, START + timedelta(minutes=70), 1]
+    assert kept() == [ann]
+    tick(130)  # Ann's order is an hour and ten minutes old
+    ann = ["buyers", "p1", False, START + timedelta(minutes=130), 1]
+    bob = ["window", "p2", True, START + timedelta(minutes=130), 1]
+    assert kept() == [ann, bob]
+    found = _ask(folder, capsys, "window")["kept"]
+    assert (found["members"], found["joined"], found["left"]) == (1, 1, 0)
+    assert cli.run(["--project-dir", str(folder), "audience", "buyers"]) == 0
+    assert "audience_members at 2026-03-01 10:10:00: 0; in the 24 hours before 0 joined and 1 left" in (
+        capsys.readouterr().out
+    )
+    replaced(folder / "penstock.yaml", "  window: did('page_seen')\n", "")
+    tick(140)  # an audience that is no more has no members
+    assert kept() == [ann, ["window", "p2", False, START + timedelta(minutes=140), 1]]
+
+
+def test_an_audience_has_no_name_of_a_workflow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = built(tmp_path)
+    replaced(folder / "penstock.yaml", "destinations:", "audiences: {thanks: tz = 'UTC'}\ndestinations:")
+    assert cli.run(["--project-dir", str(folder), "validate", "--output", "json"]) == 1
+    [problem] = json.loads(capsys.readouterr().out)["problems"]
+    assert (problem["code"], problem["line"]) == ("E501", 6)
+    assert "audience 'thanks' has the name of a workflow" in problem["message"]
+    with pytest.raises(DefinitionError, match="has the name of a workflow"):
+        Runner(load_project(folder), VirtualClock(START)).apply(who="test")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +16,9 @@ from compiler.catalog import MergeModel
 from compiler.condition import Scope, compile_condition
 from compiler.event_scan import REPEATED
 from flows.engine.audiences import masks
+from flows.engine.clock import VirtualClock
 from flows.engine.deployment import Deployment
+from flows.engine.evaluator import Evaluator
 from flows.engine.simulation import read_cases
 from flows.engine.simulator import Simulation
 from flows.engine.work import Texts, Work
@@ -161,6 +163,37 @@ _MANY = """
     SELECT i, i % 10, 'seen', $now - (30000 - i) * INTERVAL '1 second', $now - (30000 - i) * INTERVAL '1 second'
     FROM generate_series($first::BIGINT, $last::BIGINT, $step::BIGINT) AS r(i) ORDER BY i * $step
 """
+
+
+def test_a_named_audience_that_fails_keeps_its_members_and_the_others_get_theirs() -> None:
+    with DuckDBWarehouse(None) as memory:
+        audience_data.create(memory, "whole")
+        person = {"plan": None, "spent": None, "vip": None, "zone": None}
+        audience_data.load(memory, "people", [{"id": 1, **person, "score": 1}])
+        texts = {"huge": "score * 9000000000000000000 > 1", "second": "score = 2"}
+        catalog = replace(audience_data.catalog(memory), audiences=texts)
+        audiences = tuple(Audience(name, compile_condition(t, Scope(catalog)), "UTC") for name, t in texts.items())
+        clock = VirtualClock(NOW)
+        evaluator = Evaluator(Deployment("shop/test", SCHEMA, catalog, "UTC", {}, audiences=audiences), clock)
+
+        def tick(minutes: int) -> tuple[dict[str, str], list[tuple[str, str]]]:
+            clock.advance_to(NOW + timedelta(minutes=minutes))
+            report = evaluator.tick(memory)
+            kept = memory.rows("SELECT name, contact_id FROM penstock.audience_members WHERE member ORDER BY 1, 2")
+            return report.set_aside, [(row["name"], row["contact_id"]) for row in kept]
+
+        assert tick(0) == ({}, [("huge", "1")])
+        audience_data.load(memory, "people", [{"id": 2, **person, "score": 2}])
+        for minutes in (1, 2, 3):
+            aside, kept = tick(minutes)
+            assert set(aside) == {"huge"} and "Overflow" in aside["huge"]
+            assert kept == [("huge", "1"), ("second", "2")]
+        assert tick(4) == ({"huge": "quarantined"}, [("huge", "1"), ("second", "2")])
+        memory.execute("UPDATE shop.people SET score = 0 WHERE id = 1")
+        memory.execute("DELETE FROM shop.people WHERE id = 2")
+        memory.execute("INSERT INTO penstock.controls SELECT uuid(), 'workflow:huge', 'resume', 'a', 'b', $now",
+                       {"now": NOW + timedelta(minutes=5)})  # fmt: skip
+        assert tick(6) == ({}, [])
 
 
 def test_one_that_fails_does_not_keep_the_others_from_their_members() -> None:

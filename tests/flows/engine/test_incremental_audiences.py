@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
 import pytest
 
+from compiler.audience import Audience
+from compiler.condition import Scope, compile_condition
 from compiler.parser import parse_workflow
 from compiler.planner import plan
 from flows.engine.clock import VirtualClock
@@ -96,8 +99,9 @@ class Both:
             self.load("orders", [{"person": buyer, "amount": float(self.random.choice([1, 4]))}])
 
 
-def deployment(warehouse: Warehouse, texts: list[str]) -> Deployment:
+def deployment(warehouse: Warehouse, texts: list[str], named: list[str]) -> Deployment:
     catalog = audience_data.catalog(warehouse)
+    catalog = replace(catalog, audiences={**catalog.audiences, **{f"named{n}": text for n, text in enumerate(named)}})
     deployed = {}
     for number, text in enumerate(texts):
         name = f"w{number}"
@@ -108,7 +112,11 @@ def deployment(warehouse: Warehouse, texts: list[str]) -> Deployment:
         )  # fmt: skip
         workflow = parse_workflow(source, f"{name}.yaml").workflow
         deployed[name] = Deployed(name, 1, datetime(2026, 1, 1), {1: plan(workflow, catalog, version=1)})
-    return Deployment("shop/test", SCHEMA, catalog, "UTC", deployed)
+    audiences = tuple(
+        Audience(name, compile_condition(text, Scope(catalog)), "Asia/Tokyo")
+        for name, text in catalog.audiences.items()
+    )
+    return Deployment("shop/test", SCHEMA, catalog, "UTC", deployed, audiences=audiences)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -120,7 +128,7 @@ def test_only_who_may_have_changed_is_as_good_as_everybody(pair: tuple[Warehouse
     made = Conditions(random)
     texts = [made.text() for _ in range(8)]
     clock = VirtualClock(START)
-    deployed = deployment(pair[0], texts)
+    deployed = deployment(pair[0], texts, [made.text() for _ in range(3)])
     evaluators = [Evaluator(deployed, clock, incremental=incremental) for incremental in (True, False)]
     for tick in range(8):
         for evaluator, warehouse in zip(evaluators, pair, strict=True):
