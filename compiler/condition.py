@@ -17,7 +17,7 @@ from compiler.catalog import Catalog, Relation
 from compiler.errors import ConditionError, nearest
 from compiler.functions import FUNCTIONS, Calls
 from compiler.lookup import Fact, Lookup, frame, tick_at
-from compiler.typed import Typed, boolean_operand, cast_to, common_type, literal_type, result_type
+from compiler.typed import Typed, boolean_operand, cast_to, common_type, literal_type, meeting_type, result_type
 
 __all__ = [
     "Condition",
@@ -215,6 +215,9 @@ class _Lowering:
                 return self._logic(node)
             case exp.Case():
                 return self._case(node)
+            case exp.If():  # `if(test, value, other)` is a short `case`
+                arm = exp.If(this=node.this.copy(), true=node.args["true"].copy())
+                return self._case(exp.Case(ifs=[arm], default=node.args.get("false")))
             case exp.Exists() | exp.Subquery() | exp.Select() | exp.Union():
                 return self._select(node)
             case exp.CurrentTimestamp() | exp.CurrentDate():
@@ -233,6 +236,8 @@ class _Lowering:
                 | (exp.NullSafeEQ() | exp.NullSafeNEQ())
             ):
                 return self._comparison(node)
+            case exp.Coalesce() | exp.Greatest() | exp.Least() | exp.Nullif():
+                return self._one_of(node)
             case exp.Cast() | exp.TryCast():
                 return self._cast(node)
             case exp.Interval() | exp.Var() | exp.DataType() | exp.Star():
@@ -287,7 +292,7 @@ class _Lowering:
             whens.append((test, self.lower(branch.args["true"])))
         default = self.lower(node.args["default"]) if node.args.get("default") is not None else None
         results = [result for _, result in whens] + ([default] if default else [])
-        kind = common_type(results, node)
+        kind = meeting_type(results, node)
         tests = [test for test, _ in whens]
         if subject is not None:
             shared = common_type([subject, *tests], node)
@@ -323,6 +328,17 @@ class _Lowering:
     def _operands(self, value: exp.Expr | list[exp.Expr]) -> list[Typed]:
         return [self.lower(item) for item in value] if isinstance(value, list) else [self.lower(value)]
 
+    def _one_of(self, node: exp.Expr) -> Typed:
+        """A function whose value is one of its operands, which meet in one type."""
+        rebuilt = node.copy()
+        keys = [key for key in ("this", "expression", "expressions") if node.args.get(key)]
+        operands = {key: self._operands(node.args[key]) for key in keys}
+        kind = meeting_type([typed for group in operands.values() for typed in group], node)
+        for key, group in operands.items():
+            trees = [cast_to(typed, kind).tree for typed in group]
+            rebuilt.set(key, trees if isinstance(node.args[key], list) else trees[0])
+        return Typed(rebuilt, kind)
+
     def _general(self, node: exp.Expr) -> Typed:
         rebuilt = node.copy()
         operands: list[Typed] = []
@@ -344,10 +360,23 @@ class _Lowering:
         return isinstance(node, exp.Add | exp.Sub) and isinstance(other, exp.Interval)
 
     def _operand_tree(self, node: exp.Expr, typed: Typed, moment: bool = False) -> exp.Expr:
-        if moment and typed.type == "dynamic":
+        timed = exp.Extract | exp.DateDiff | exp.DateTrunc | exp.TimestampTrunc | exp.DateAdd | exp.DateSub
+        if typed.type == "dynamic" and (moment or isinstance(node, timed)):
             return cast_to(typed, "timestamp").tree
         if typed.type == "dynamic" and isinstance(
-            node, exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod | exp.Neg | exp.Abs | exp.Round | exp.Sum | exp.Avg
+            node,
+            exp.Add
+            | exp.Sub
+            | exp.Mul
+            | exp.Div
+            | exp.Mod
+            | exp.Neg
+            | exp.Abs
+            | exp.Round
+            | exp.Floor
+            | exp.Ceil
+            | exp.Sum
+            | exp.Avg,
         ):
             return cast_to(typed, "number").tree
         return _closed(typed.tree) if isinstance(node, exp.Is | exp.Like | exp.ILike) else typed.tree

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from sqlglot import exp
@@ -207,3 +208,8 @@ class Plan:
     def actions(self) -> tuple[Action, ...]:
         """All actions in file order."""
         return tuple(action for stage in self.stages for action in stage.actions)
+
+    @cached_property
+    def tells(self) -> bool:
+        """Whether steps make events or candidates, so that the order of its enrollments shows elsewhere."""
+        return any(action.kind in ("emit", "enroll") for action in self.actions)

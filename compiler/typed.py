@@ -21,7 +21,7 @@ _SQL_TYPES = {"text": "text", "integer": "bigint", "number": "double", "boolean"
 _TEXT_FUNCTIONS = (exp.Lower, exp.Upper, exp.Trim, exp.Substring, exp.DPipe)
 _BOOLEAN_FUNCTIONS = (exp.StartsWith, exp.EndsWith, exp.Contains, exp.ArrayContains, exp.Like, exp.ILike, exp.Is)
 _INTEGER_FUNCTIONS = (exp.Length, exp.StrPosition, exp.Extract, exp.DateDiff, exp.Count)
-_SAME_AS_OPERAND = (exp.Abs, exp.Round, exp.Neg, exp.Floor, exp.Ceil, exp.Min, exp.Max, exp.Sum, exp.Nullif)
+_SAME_AS_OPERAND = (exp.Abs, exp.Round, exp.Neg, exp.Floor, exp.Ceil, exp.Min, exp.Max, exp.Sum)
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,16 @@ def common_type(values: Sequence[Typed], node: exp.Expr) -> str:
     return meeting
 
 
+def meeting_type(values: Sequence[Typed], node: exp.Expr) -> str:
+    """The type of what is one of several values, such as `coalesce`: dynamic where none of them has a type.
+
+    Raises:
+        ConditionError: E206 when two types cannot be compared.
+    """
+    kinds = {value.type for value in values}
+    return "dynamic" if "dynamic" in kinds and kinds <= {"dynamic", "null"} else common_type(values, node)
+
+
 def result_type(node: exp.Expr, operands: Sequence[Typed]) -> str:
     """The type of a function or operator over typed operands.
 
@@ -132,8 +142,6 @@ def result_type(node: exp.Expr, operands: Sequence[Typed]) -> str:
         case exp.Mul() | exp.Div() | exp.Mod() | exp.Avg():
             _require(node, kinds, _NUMERIC | {"dynamic", "any", "null"}, "a number")
             return "integer" if isinstance(node, exp.Mul) and set(kinds) == {"integer"} else "number"
-        case exp.Coalesce() | exp.Greatest() | exp.Least() | exp.If():
-            return common_type([o for o in operands if o.type != "boolean" or not isinstance(node, exp.If)], node)
         case _ if isinstance(node, _BOOLEAN_FUNCTIONS):
             return "boolean"
         case _ if isinstance(node, _TEXT_FUNCTIONS):

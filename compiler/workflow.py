@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from compiler.cron import Cron, Zone
 from compiler.durations import Duration as Duration
@@ -252,6 +252,14 @@ class Choose(Model):
     explore: str | None = None
 
 
+def _inside(value: object) -> object:
+    """`email: {choose: {from: …, by: …}}` is `email: {from: …, by: …}`."""
+    return value["choose"] if isinstance(value, dict) and set(value) == {"choose"} else value
+
+
+Template = Annotated[str | Choose, BeforeValidator(_inside)]
+
+
 class ChooseStep(BaseStep):
     """The model picks an arm."""
 
@@ -288,19 +296,19 @@ class MessageStep(ActionStep):
 class EmailStep(MessageStep):
     """Send an e-mail from a template."""
 
-    email: str | Choose
+    email: Template
 
 
 class SmsStep(MessageStep):
     """Send a text message."""
 
-    sms: str | Choose
+    sms: Template
 
 
 class PushStep(MessageStep):
     """Send a push notification."""
 
-    push: str | Choose
+    push: Template
 
 
 class ChannelStep(MessageStep):

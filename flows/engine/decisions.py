@@ -212,20 +212,28 @@ _FIRST_POINTS = (
     "FROM (" + _ADDED_POINTS + ") AS t WHERE NOT EXISTS (SELECT 1 FROM contact_points AS c "
     "WHERE c.contact_id = t.contact_id AND c.name = t.name)"
 )
-_EMIT = """
+_PLACE = "lpad(CAST($tick AS TEXT), 9, '0') || ':' || lpad(CAST(d.seq AS TEXT), 12, '0')"
+"""An id that puts what steps make of one time, events and candidates, in the order of the log."""
+_EMIT = (
+    """
     INSERT INTO events
-    SELECT CAST(d.action_id AS TEXT), $last + row_number() OVER (ORDER BY d.seq), d.contact_id,
+    SELECT """
+    + _PLACE
+    + """, $last + row_number() OVER (ORDER BY d.seq), d.contact_id,
         CAST(d.action_id AS TEXT), NULL, NULL, d.what, d.due, $tick_at, d.payload, 'emit'
     FROM tick_actions AS d WHERE d.kind = 'emit' AND d.outcome = 'ok'
 """
-_ENROLL = """
+)
+_ENROLL = (
+    """
     INSERT INTO candidates
-    SELECT d.action_id, d.what, d.contact_id, NULL,
-        lpad(CAST($tick AS TEXT), 9, '0') || ':' || lpad(CAST(d.seq AS TEXT), 12, '0'), d.due, 'asked', $tick,
-        d.payload, TRUE
+    SELECT d.action_id, d.what, d.contact_id, NULL, """
+    + _PLACE
+    + """, d.due, 'asked', $tick, d.payload, TRUE
     FROM tick_actions AS d WHERE d.kind = 'enroll' AND d.outcome = 'ok'
 """
-"""Candidates of the next tick's admission, which gives them their ids; in the order of the log."""
+)
+"""Candidates of the next tick's admission, which gives them their ids."""
 _UNENROLLED = """
     CREATE OR REPLACE TEMP TABLE tick_unenrolled AS
     SELECT n.enrollment_id, n.workflow, n.version, n.contact_id, n.key, u.cause

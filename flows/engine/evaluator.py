@@ -318,7 +318,7 @@ class _Tick:
     def _scope(self, plan: Plan, which: str, *, every: bool, turn: int | None = None) -> int:
         return self.work.run(
             which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=every,
-            reads_entry=plan.reads_entry, turn=turn,
+            reads_entry=plan.reads_entry, tells=plan.tells, turn=turn,
         )  # fmt: skip
 
     def _exits(self, plan: Plan, which: str) -> None:
@@ -441,7 +441,11 @@ _COLUMNS = """
     SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, CASE WHEN $reads_entry THEN n.entry END AS entry,
         n.entry_at, n.position, n.logical_at, n.due_at, n.steps, n.arms, n.visits
 """
-_NTH = ", row_number() OVER (ORDER BY coalesce(n.due_at, n.logical_at), n.contact_id, n.enrollment_id) AS nth"
+_NTH = """, row_number() OVER (
+        ORDER BY coalesce(n.due_at, n.logical_at), n.contact_id, CASE WHEN $tells THEN n.entry_at END,
+            CASE WHEN $tells THEN n.entry_ref END, n.enrollment_id
+    ) AS nth
+"""
 _ROWS = """
     FROM enrollments AS n
     WHERE n.workflow = $workflow AND n.version = $version AND n.exit IS NULL

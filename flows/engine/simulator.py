@@ -246,6 +246,7 @@ class _Tables:
     def __init__(self, case: Case, warehouse: Warehouse) -> None:
         self.case, self.warehouse = case, warehouse
         self.columns = _contact_columns(case)
+        self.untyped = _without_values(case, self.columns)
         self.contacts = {contact["id"]: dict(contact) for contact in case.contacts}
         self.changes = sorted(case.changes, key=lambda change: change[0])
         self.events = sorted(case.events, key=lambda event: event[6])
@@ -272,7 +273,7 @@ class _Tables:
             for published in self.case.workflows
             for node in flow(published.document.workflow).nodes if isinstance(node.step, SetStep)
             for name in node.step.set
-        }  # fmt: skip
+        } | {name: "other" for name in self.untyped}  # fmt: skip
         points = {
             name: 0.0
             for published in self.case.workflows
@@ -416,6 +417,13 @@ def _contact_columns(case: Case) -> dict[str, DataType]:
     columns: dict[str, DataType] = {"id": "text", "email": "text", "timezone": "text", "unsubscribed": "boolean",
                                     "bounced": "boolean", **_MESSAGE_COLUMNS}  # fmt: skip
     return {**_types(rows), **columns}
+
+
+def _without_values(case: Case, columns: Mapping[str, DataType]) -> frozenset[str]:
+    """Columns of contacts that are always NULL, so that no type is known: they compare with anything."""
+    rows: list[Mapping[str, Any]] = [*case.contacts, *(values for _, _, values in case.changes)]
+    valued = {name for row in rows for name, value in row.items() if value is not None}
+    return frozenset(columns) - valued - {"id", "email", "timezone", "phone", "push_token", *_MESSAGE_COLUMNS}
 
 
 def _types(rows: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]]) -> dict[str, DataType]:

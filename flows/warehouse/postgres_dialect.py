@@ -228,6 +228,11 @@ def _position(sql: _Sql, node: exp.StrPosition) -> str:
     return f"CAST({PostgresGenerator.TRANSFORMS[exp.StrPosition](sql, node)} AS BIGINT)"
 
 
+def _round(sql: _Sql, node: exp.Round) -> str:
+    """A half goes away from zero as in DuckDB; of a double PostgreSQL takes it to the even number."""
+    return f"CAST({sql.func('ROUND', exp.cast(node.this, 'decimal'), node.args.get('decimals'))} AS DOUBLE PRECISION)"
+
+
 def _time_to_text(sql: _Sql, node: exp.TimeToStr) -> str:
     """A format of strftime; text between the directives is quoted, else the T of `THH24` would be read with its H."""
     known = Postgres.INVERSE_TIME_MAPPING
@@ -276,6 +281,7 @@ class PenstockPostgres(Postgres):
             exp.JSONKeys: lambda sql, node: f"ARRAY(SELECT JSONB_OBJECT_KEYS({sql.sql(node, 'this')}))",
             exp.JSONObject: _json_object,
             exp.Placeholder: _placeholder,
+            exp.Round: _round,
             exp.Select: _select,
             exp.StrPosition: _position,
             exp.StructExtract: lambda sql, node: _typed_key(sql, node.this, node.expression),

@@ -11,6 +11,7 @@ from tests.oracle.clock import shown
 from tests.oracle.conditions import text
 from tests.oracle.random_conditions import Conditions
 from tests.oracle.random_steps import Steps
+from tests.oracle.random_stories import NIGHTS, Stories, moves
 
 # Grows as constructs come to be executed; taking one out makes the cases without it.
 EXECUTED = frozenset(
@@ -51,8 +52,13 @@ class Generator:
     def __post_init__(self) -> None:
         """Fixes the first instant."""
         self.random = Random(self.seed)
-        self.start = datetime.fromisoformat(self.random.choice(list(STARTS)))
+        self.start = datetime.fromisoformat(self.random.choice(list(NIGHTS if self.told else STARTS)))
         self.round = self.random.random() < 0.6
+
+    @property
+    def told(self) -> bool:
+        """Whether the case has stories."""
+        return self.seed % 10 == 3
 
     def case(self) -> dict[str, Any]:
         """The case in the simulation format."""
@@ -73,8 +79,10 @@ class Generator:
         case["workflows"] = [self._workflow(name) for name in self.names]
         if "control" in self.executed and self.random.random() < 0.3:
             case["control"] = self._control()
-        if "publish" in self.executed and self.random.random() < 0.3:
+        if "publish" in self.executed and not self.told and self.random.random() < 0.3:
             case["publish"] = [self._publication(self.random.choice(case["workflows"]))]
+        if self.told:
+            self._tell(case, contacts)
         if "merges" in self.executed and self.seed % 10 == 8:
             case["merges"] = self._merges(contacts)
         case["destination"] = {
@@ -127,7 +135,7 @@ class Generator:
             "plan": self.random.choice(["free", "pro", None]),
             "n": self.random.choice([0, 1, 2, None]),
             "ok": self.random.choice([True, True, True, False, None]),
-            "timezone": self.random.choice([*ZONES, *[STARTS[f"{self.start:%Y-%m-%dT%H:%M}"]] * 5]),
+            "timezone": self.random.choice([*ZONES, *[(STARTS | NIGHTS)[f"{self.start:%Y-%m-%dT%H:%M}"]] * 5]),
             "unsubscribed": self.random.random() < 0.1,
             "bounced": self.random.random() < 0.1,
             "unsubscribed_groups": self.random.choice([[], [], [], ["news"], ["other"]]),
@@ -197,9 +205,9 @@ class Generator:
         return sorted(rows, key=lambda each: str(each["visible_at"]))
 
     def _ticks(self) -> list[datetime]:
-        size = self.random.choice(STEP_SIZES)
-        at, found = self.start - timedelta(hours=self.random.choice([0, 12])), []
-        for _ in range(self.random.randint(5, 10)):
+        size = self.random.choice([30, 60] if self.told else STEP_SIZES)
+        at, found = self.start - timedelta(hours=0 if self.told else self.random.choice([0, 12])), []
+        for _ in range(self.random.randint(9, 13) if self.told else self.random.randint(5, 10)):
             found.append(at)
             step = size
             if self.random.random() < 0.15:
@@ -270,6 +278,16 @@ class Generator:
             if self.random.random() < 0.2 and not (kind == "audience" and key == "min_gap"):
                 entry[key] = self.random.choice(values)
         return entry
+
+    def _tell(self, case: dict[str, Any], contacts: list[str]) -> None:
+        """Adds stories to the workflows, and what they are about: moves into other zones, and a pause that ends."""
+        for workflow in case["workflows"]:
+            workflow["steps"] = Stories(self.random, self.executed).before(workflow["steps"])
+        case["changes"] = case.get("changes", []) + moves(self.random, contacts, self.start, self.span)
+        if "control" in self.executed and self.random.random() < 0.5:
+            scope, at = self.random.choice([*self.names, "all"]), self._time(0, self.span // 2)
+            end = at + timedelta(minutes=self.random.choice([60, 90, 150]))
+            case["control"] = [{"at": shown(at), "pause": scope}, {"at": shown(end), "resume": scope}]
 
     def _scores(self, contacts: list[str]) -> list[dict[str, Any]]:
         rows = []

@@ -57,6 +57,17 @@ def _plain_days(patch: pytest.MonkeyPatch) -> None:
     everywhere(patch, calendar.after, after)
 
 
+def _still_zones(patch: pytest.MonkeyPatch) -> None:
+    original = evaluator._Tick._zones
+
+    def zones(self: Any) -> str | None:
+        digest = original(self)
+        self.rezoned = frozenset()
+        return digest
+
+    patch.setattr(evaluator._Tick, "_zones", zones)
+
+
 def _warehouse_says(old: str, new: str) -> Plant:
     import flows.warehouse.duckdb as duckdb
 
@@ -277,6 +288,8 @@ MUTATIONS: Mapping[str, Plant] = {
         "ELSE wall AT TIME ZONE zone AT TIME ZONE 'UTC'",
         "ELSE (wall - INTERVAL 1 HOUR) AT TIME ZONE zone AT TIME ZONE 'UTC'",
     ),
+    "a wall time that comes twice is the second one": _warehouse_says("wall - INTERVAL 1 DAY", "wall + INTERVAL 1 DAY"),
+    "a changed time zone wakes nobody": _still_zones,
     "the local time may be L itself": gives(calendar.next_time, turned(exp.GT, exp.GTE)),
     "a window is open at its end": gives(calendar.opening, turned(exp.GT, exp.GTE)),
     "grace is reached when it is over": in_module(advance, "elapsed_more_than", _not_more_than),
@@ -342,7 +355,7 @@ MUTATIONS: Mapping[str, Plant] = {
     ),
     "who left an audience is not noticed": both(
         says(audiences, "SET member = FALSE, since = $tick_at", "SET since = $tick_at"),
-        says(audiences, "(NOT c.inside OR g.edge IS NOT NULL)", "g.edge IS NOT NULL"),
+        says(audiences, "audience_members.member <> c.inside", "c.inside AND NOT audience_members.member"),
     ),
     # exits
     "exit_when comes before the goal": method_gives(planner._Planner, "_exits", _first_reason_last),
@@ -377,12 +390,14 @@ MUTATIONS: Mapping[str, Plant] = {
     "an untagged tag of the model stays": says(
         decisions, "INSERT INTO contact_untags SELECT t.contact_id", "INSERT INTO contact_untags SELECT 'nobody'"
     ),
+    "who leaves a campaign stays in it": says(decisions, "WHERE NOT t.member AND", "WHERE FALSE AND"),
+    "of two values of a field the first one stays": says(
+        decisions, "s.contact_id, s.name ORDER BY s.seq DESC", "s.contact_id, s.name ORDER BY s.seq"
+    ),
     "an emitted event has the time of its tick": says(
         decisions, "d.what, d.due, $tick_at, d.payload, 'emit'", "d.what, $tick_at, $tick_at, d.payload, 'emit'"
     ),
-    "who is enrolled enters with the time of the tick": says(
-        decisions, "12, '0'), d.due, 'asked'", "12, '0'), $tick_at, 'asked'"
-    ),
+    "who is enrolled enters with the time of the tick": says(decisions, ", d.due, 'asked'", ", $tick_at, 'asked'"),
     "who is enrolled has to be young": says(admission, "WHEN NOT c.asked AND CAST($max_age", "WHEN CAST($max_age"),
     "who was unenrolled gets what was decided": in_module(
         recheck, "WITHDRAWING", tuple(word for word in recheck.WITHDRAWING if word != "unenrolled")
@@ -395,6 +410,7 @@ MUTATIONS: Mapping[str, Plant] = {
     ),
     "a pause sends what waits for its next attempt": says(claims, "c.action = 'pause' AND (", "FALSE AND ("),
     "who comes during a pause is always lost": says(admission, "IS NOT NULL THEN $paused", "IS NOT NULL THEN 'paused'"),
+    "nobody is looked at when a pause ends": in_module(evaluator, "_released", lambda *_: frozenset()),
     "a wait keeps its end in a new version": says(
         migrating, "due_at = $tick_at, moved", "due_at = enrollments.due_at, moved"
     ),

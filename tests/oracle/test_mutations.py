@@ -17,7 +17,7 @@ from tests.oracle.interpreter import run
 from tests.oracle.mutations import MUTATIONS
 
 RECORDED = Path(__file__).with_name("mutation_seeds.json")
-SOON, BOUND = 20, 1000
+SOON, BOUND = 20, 2000
 """Half of the mistakes show themselves in so many cases, every one in so many."""
 SLOW = 1.5
 """Seconds after which the record looks for a cheaper case that finds the mistake, too."""

@@ -22,7 +22,7 @@ from flows.warehouse.postgres import PostgresWarehouse
 from tests.flows.warehouse.postgres_server import Server
 from tests.oracle.calm import calm, told, with_ticks
 from tests.oracle.compare import differences
-from tests.oracle.engine import engine_log
+from tests.oracle.engine import engine_log, read
 from tests.oracle.generate import generate
 from tests.oracle.interpreter import run
 from tests.oracle.tally import count
@@ -58,7 +58,7 @@ def test_other_ticks_decide_alike(seeds: range) -> None:
         logs = [told(engine_log(case)) for case in (one, other)]
         found = [f"- {row}" for row in logs[0] if row not in logs[1]]
         found += [f"+ {row}" for row in logs[1] if row not in logs[0]]
-        count("other ticks", seed, found)
+        count("other ticks", seed, one, logs[0], found)
         assert logs[0] == logs[1], told_by(one, seed, found)
 
 
@@ -72,8 +72,8 @@ def test_looking_at_everything_decides_alike(seeds: range, monkeypatch: pytest.M
     monkeypatch.setattr(Deployment, "earliest_event", lambda self, tick_at, entries: BEGINNING)
     for seed in seeds:
         case = generate(seed)
-        found = differences(run(case), engine_log(case))
-        count("everything looked at", seed, found)
+        found = differences(log := run(case), engine_log(case))
+        count("everything looked at", seed, case, log, found)
         assert not found, told_by(case, seed, found)
 
 
@@ -167,17 +167,17 @@ def test_enrollments_follow_from_the_journal(seeds: range) -> None:
     """After every tick they are as stored; half-way they replace them, and everything goes on as it would have."""
     for seed in seeds:
         case = generate(seed)
-        (read,) = read_cases(Path("random.yaml"), json.dumps(case))
-        with Simulation(read) as simulation:
-            for number, tick in enumerate(read.ticks):
+        given = read(case)
+        with Simulation(given) as simulation:
+            for number, tick in enumerate(given.ticks):
                 simulation.step(tick)
                 ours = {name: compared(each) for name, each in from_the_journal(simulation).items()}
                 theirs = {name: compared(each) for name, each in stored(asked(simulation, STORED)).items()}
                 assert ours == theirs, f"seed {seed}, tick {tick}\n{json.dumps(case)}"
-                if number == len(read.ticks) // 2:
+                if number == len(given.ticks) // 2:
                     replace_enrollments(simulation, tick)
-            found = differences(run(case), list(simulation.log()))
-            count("enrollments from the journal", seed, found)
+            found = differences(log := run(case), list(simulation.log()))
+            count("enrollments from the journal", seed, case, log, found)
             assert not found, told_by(case, seed, found)
 
 
@@ -217,9 +217,8 @@ def test_postgresql_agrees(seeds: range, postgres: Callable[[], Warehouse]) -> N
     """The same cases, the same logs."""
     for seed in seeds:
         case = generate(seed)
-        (read,) = read_cases(Path("random.yaml"), json.dumps(case))
-        found = differences(run(case), list(run_case(read, postgres).log))
-        count("PostgreSQL", seed, found)
+        found = differences(log := run(case), list(run_case(read(case), postgres).log))
+        count("PostgreSQL", seed, case, log, found)
         assert not found, told_by(case, seed, found)
 
 
@@ -241,6 +240,6 @@ def test_steps_in_files_of_their_own_are_the_same_steps(seeds: range, tmp_path: 
             with file.open("w", encoding="utf-8") as stream:
                 YAML().dump(json.loads(json.dumps(steps[first:last])), stream)
             workflow["steps"] = [*steps[:first], {"include": f"steps/{file.name}"}, *steps[last:]]
-        (read,) = read_cases(tmp_path / "random.yaml", json.dumps(cut))
-        found = differences(run(case), list(run_case(read, in_memory).log))
+        (from_file,) = read_cases(tmp_path / "random.yaml", json.dumps(cut))
+        found = differences(run(case), list(run_case(from_file, in_memory).log))
         assert not found, told_by(cut, seed, found)

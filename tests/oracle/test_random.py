@@ -21,12 +21,14 @@ OUTSIDE = {"engine.py", "planting.py", "mutations.py", "test_mutations.py", "tes
 
 def check(seeds: range) -> None:
     """Both logs of every seed are equal."""
+    told = []
     for seed in seeds:
         case = generate(seed)
-        found = differences(run(case), engine_log(case))
-        count("DuckDB", seed, found)
-        rows = "\n".join(found)
-        assert not found, f"seed {seed}: oracle -, engine +\n{rows}\n{json.dumps(case)}"
+        found = differences(log := run(case), engine_log(case))
+        count("DuckDB", seed, case, log, found)
+        if found:
+            told.append("\n".join([f"seed {seed}: oracle -, engine +", *found, json.dumps(case)]))
+    assert not told, "\n\n".join(told)
 
 
 @pytest.mark.parametrize("first", range(0, FEW, BLOCK))

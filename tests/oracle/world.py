@@ -148,7 +148,7 @@ class World:
 
     def emit(self, contact: str, name: str, time: datetime, properties: dict[str, Any]) -> None:
         """Writes an event, which is seen from the next tick on."""
-        number = f"emitted_{len(self.all_events):06}"
+        number = f"{len(self.all_events):09}"
         just_after = self.tick + timedelta(microseconds=1)
         self.all_events.append(Event(number, contact, name, time, properties, just_after, just_after))
 
