@@ -13,7 +13,11 @@ from destinations.declared import Declared
 from destinations.errors import ConfigurationError, DestinationError, TerminalError, TransientError
 from destinations.hubspot import Hubspot
 from destinations.inbound import Inbound, InboundEvent, InboundRefused, OptOut, Received
+from destinations.mailgun import Mailgun
+from destinations.postmark import Postmark
 from destinations.recorder import Recorder
+from destinations.sendgrid import Sendgrid
+from destinations.ses import Ses
 from destinations.smtp import Smtp
 from destinations.webhook import Webhook
 
@@ -41,7 +45,11 @@ __all__ = [
 REGISTRY: Mapping[str, type[Destination]] = {
     "http": Declared,
     "hubspot": Hubspot,
+    "mailgun": Mailgun,
+    "postmark": Postmark,
     "recorder": Recorder,
+    "sendgrid": Sendgrid,
+    "ses": Ses,
     "smtp": Smtp,
     "webhook": Webhook,
 }

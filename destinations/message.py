@@ -66,30 +66,64 @@ class Mail:
     data: bytes = field(repr=False)
 
 
-def build_message(action: Action, default_sender: str | None, domain: str | None, now: datetime | None) -> Mail:
-    """The message of an `email` action. `domain` is that of the Message-ID (default: the sender's); `now` dates it.
+@dataclass(frozen=True, slots=True)
+class MailFields:
+    """What an `email` action says, checked: every vendor's API gets its values from here.
+
+    `headers` are further ones, List-Unsubscribe and its one-click partner (RFC 8058) among them.
+    """
+
+    sender: Address = field(repr=False)
+    recipient: Address = field(repr=False)
+    reply_to: Address | None = field(repr=False)
+    subject: str = field(repr=False)
+    text: str = field(repr=False)
+    html: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+
+def mail_fields(action: Action, default_sender: str | None) -> MailFields:
+    """The fields of an `email` action.
 
     Raises PayloadError: missing or malformed address, unsafe header, nothing to say.
     """
     payload = action.payload
-    sender = mailbox("from", payload.get("from") or default_sender)
-    recipient = mailbox("to", payload.get("to"))
+    text, html = str(payload.get("text") or ""), str(payload.get("html") or "")
+    if not text and not html:
+        raise PayloadError("empty_message", "the message has neither text nor html")
+    return MailFields(
+        sender=mailbox("from", payload.get("from") or default_sender),
+        recipient=mailbox("to", payload.get("to")),
+        reply_to=mailbox("reply_to", payload["reply_to"]) if payload.get("reply_to") else None,
+        subject=header_text("subject", payload.get("subject") or ""),
+        text=text,
+        html=html,
+        headers=_unsubscribe(payload.get("list_unsubscribe")) | _extra_headers(payload.get("headers") or {}),
+    )
+
+
+def build_message(action: Action, default_sender: str | None, domain: str | None, now: datetime | None) -> Mail:
+    """The message of an `email` action. `domain` is that of the Message-ID (default: the sender's); `now` dates it.
+
+    Raises PayloadError: as `mail_fields`.
+    """
+    fields = mail_fields(action, default_sender)
     message = EmailMessage(policy=_POLICY)
-    message["From"] = sender
-    message["To"] = recipient
-    message["Subject"] = header_text("subject", payload.get("subject") or "")
-    if payload.get("reply_to"):
-        message["Reply-To"] = mailbox("reply_to", payload["reply_to"])
+    message["From"] = fields.sender
+    message["To"] = fields.recipient
+    message["Subject"] = fields.subject
+    if fields.reply_to is not None:
+        message["Reply-To"] = fields.reply_to
     if now is not None:
         message["Date"] = format_datetime(utc(now))
-    message_id = f"<{header_atom(action.action_id)}@{domain or sender.domain}>"
+    message_id = f"<{header_atom(action.action_id)}@{domain or fields.sender.domain}>"
     message["Message-ID"] = message_id
-    _unsubscribe(message, payload.get("list_unsubscribe"))
-    _extra_headers(message, payload.get("headers") or {})
-    body = _body(action.action_id, str(payload.get("text") or ""), str(payload.get("html") or ""))
+    for name, value in fields.headers.items():
+        message[name] = value
+    body = _body(action.action_id, fields.text, fields.html)
     # A message without a body is its headers and the empty line, which belongs after the MIME headers.
     headers = message.as_bytes().removesuffix(b"\r\n")
-    return Mail(sender.addr_spec, recipient.addr_spec, message_id, headers + body)
+    return Mail(fields.sender.addr_spec, fields.recipient.addr_spec, message_id, headers + body)
 
 
 def mailbox(key: str, value: object) -> Address:
@@ -128,22 +162,23 @@ def header_atom(value: str) -> str:
     return value
 
 
-def _unsubscribe(message: EmailMessage, value: object) -> None:
+def _unsubscribe(value: object) -> dict[str, str]:
     if value is None:
-        return
+        return {}
     url = header_text("list_unsubscribe", value).strip().strip("<>")
     if not re.fullmatch(r"(https?://|mailto:)[!-;=?-~]+", url):
         raise PayloadError("unsafe_header", "list_unsubscribe is not one http, https or mailto URL")
-    message["List-Unsubscribe"] = f"<{url}>"
-    if url.startswith("https://"):
-        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    one_click = {"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"} if url.startswith("https://") else {}
+    return {"List-Unsubscribe": f"<{url}>", **one_click}
 
 
-def _extra_headers(message: EmailMessage, headers: Mapping[str, object]) -> None:
+def _extra_headers(headers: Mapping[str, object]) -> dict[str, str]:
+    checked: dict[str, str] = {}
     for name, value in headers.items():
-        if not _HEADER_NAME.fullmatch(name) or _OWN.fullmatch(name) or name in message:
+        if not _HEADER_NAME.fullmatch(name) or _OWN.fullmatch(name) or name.lower() in map(str.lower, checked):
             raise PayloadError("unsafe_header", "headers may only add names that the message does not set itself")
-        message[name] = header_text(name, value)
+        checked[name] = header_text(name, value)
+    return checked
 
 
 def _body(action_id: str, text: str, html: str) -> bytes:
@@ -159,10 +194,8 @@ def _body(action_id: str, text: str, html: str) -> bytes:
             return head.encode() + b"".join(edge + b"\r\n" + part + b"\r\n" for part in parts) + edge + b"--\r\n"
         case True, False:
             return b"MIME-Version: 1.0\r\n" + _part("plain", text)
-        case False, True:
-            return b"MIME-Version: 1.0\r\n" + _part("html", html)
         case _:
-            raise PayloadError("empty_message", "the message has neither text nor html")
+            return b"MIME-Version: 1.0\r\n" + _part("html", html)
 
 
 def _part(subtype: str, content: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import socket
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from destinations import REGISTRY, Action, ConfigurationError, Verdict, create
 from studio.demo.fake_crm import FakeCrm
 from studio.demo.mail_server import MailServer
 from tests.destinations.conftest import LOOPBACK, SECRETS, clock, crm, email, make, run, send, task, webhook
+from tests.destinations.vendor_server import Effects, Recorded, Reply, VendorServer
+from tests.destinations.vendors import VENDORS, settings
 
 SENTINEL = "s3ntinel-0f-a-secret"
 
@@ -42,10 +45,10 @@ def _case(type_: str, stack: ExitStack, receiver: HTTPServer) -> Case:
         case "recorder":
             return Case(type_, {"type": type_}, [email("a-1"), task("a-2"), webhook("a-3")], {})
         case "smtp":
-            server = stack.enter_context(MailServer(auth=("shop", SECRETS["PASSWORD"])))
+            mail = stack.enter_context(MailServer(auth=("shop", SECRETS["PASSWORD"])))
             config = common | {
                 "host": "127.0.0.1",
-                "port": server.port,
+                "port": mail.port,
                 "tls": "none",
                 "username": "shop",
                 "password": "{{ env_var('PASSWORD') }}",
@@ -74,12 +77,28 @@ def _case(type_: str, stack: ExitStack, receiver: HTTPServer) -> Case:
                 "auth": {"headers": {"x-key": "{{ env_var('TOKEN') }}"}},
             }
             return Case(type_, config, [webhook("a-1"), webhook("a-2")], {"TOKEN": SENTINEL})
-        case _:
+        case "hubspot":
             fake = stack.enter_context(FakeCrm())
             config = common | {"base_url": fake.url, "token": "{{ env_var('TOKEN') }}", "rate": "1000/s"}
             return Case(
                 type_, config, [task("a-1"), crm("a-2", stage="trial"), task("a-3", "bob")], {"TOKEN": SENTINEL}
             )
+        case _:
+            vendor = VENDORS[type_]
+            take = vendor.fake(Effects())
+            server = stack.enter_context(VendorServer(lambda request: take(request) if _known(request) else _refusal()))
+            wrong = dict.fromkeys(("TOKEN", "PASSWORD"), SENTINEL)
+            return Case(type_, settings(vendor, server.url), vendor.actions(3, False), wrong)
+
+
+def _known(request: Recorded) -> bool:
+    """Whether the token of these tests is anywhere in the headers."""
+    text = " ".join(request.headers.values())
+    return SECRETS["TOKEN"] in text or base64.b64encode(f"api:{SECRETS['TOKEN']}".encode()).decode() in text
+
+
+def _refusal() -> Reply:
+    return Reply(401, f"not you: {SENTINEL}".encode())
 
 
 @pytest.fixture(params=sorted(REGISTRY))

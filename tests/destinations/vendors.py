@@ -12,6 +12,7 @@ from typing import Any
 
 from destinations import Action
 from studio.demo.fake_crm import CrmRequest, FakeCrm
+from tests.destinations import mail_vendors
 from tests.destinations.conftest import LOOPBACK, crm, webhook
 from tests.destinations.vendor_server import Effects, Recorded, Reply, Take
 
@@ -160,7 +161,38 @@ def _job(effects: Effects) -> Take:
     return take
 
 
+TOKEN = "{{ env_var('TOKEN') }}"
+
 VENDORS: Mapping[str, Vendor] = {
+    "sendgrid": Vendor(
+        lambda url: {"type": "sendgrid", "base_url": url, "token": TOKEN},
+        mail_vendors.mails,
+        mail_vendors.sendgrid,
+        lambda status: b'{"errors":[{"message":"no","field":null,"help":null}]}',
+        ("sendgrid", "tsg_mail_v3.json"),
+    ),
+    "postmark": Vendor(
+        lambda url: {"type": "postmark", "base_url": url, "token": TOKEN},
+        mail_vendors.mails,
+        mail_vendors.postmark,
+        lambda status: b'{"ErrorCode":300,"Message":"no"}',
+        ("postmark", "authored_postmark.openapi.json"),
+    ),
+    "ses": Vendor(
+        lambda url: {
+            "type": "ses", "base_url": url, "region": "eu-west-1", "access_key_id": TOKEN, "configuration_set": "main",
+            "secret_access_key": "{{ env_var('PASSWORD') }}",
+        },
+        mail_vendors.mails,
+        mail_vendors.ses,
+        spec=("amazon_ses", "sesv2_2019-09-27_service-2.trimmed.json"),
+    ),
+    "mailgun": Vendor(
+        lambda url: {"type": "mailgun", "base_url": url, "token": TOKEN, "domain": "mg.example.test"},
+        mail_vendors.mails,
+        mail_vendors.mailgun,
+        spec=("mailgun", "mailgun_openapi.trimmed.json"),
+    ),
     "webhook": Vendor(
         lambda url: {"type": "webhook", "url": f"{url}/in", "secret": "{{ env_var('SIGNING') }}"},
         webhook_actions,

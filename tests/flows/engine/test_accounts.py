@@ -93,15 +93,15 @@ def test_destinations_of_one_account_share_its_limit(outbox: Outbox) -> None:
 
 
 def test_a_pace_is_one_process_s_at_a_time(outbox: Outbox) -> None:
-    """10/s: one turn is at most ten seconds long, and while it lasts nobody else has one."""
-    fill(outbox, 150)
-    fast: dict[str, Any] = {"limits": (Limit(100, timedelta(seconds=10)),), "max_batch": 1, "concurrency": 8}
+    """2/s: one turn is at most ten seconds long, and while it lasts nobody else has one."""
+    fill(outbox, 30)
+    fast: dict[str, Any] = {"limits": (Limit(20, timedelta(seconds=10)),), "max_batch": 1, "concurrency": 8}
     report = outbox.deliver(Scripted(**fast))
-    assert report.counts == {"sent": 100}
-    assert report.paused == {"mail": "its pace of 100 per 10 s is taken until 09:00:10 UTC"}
+    assert report.counts == {"sent": 20}
+    assert report.paused == {"mail": "its pace of 20 per 10 s is taken until 09:00:10 UTC"}
     assert other_process(outbox, Scripted(**fast)).counts == {}
     outbox.clock.advance_to(outbox.clock.now() + timedelta(seconds=10))
-    assert other_process(outbox, Scripted(**fast)).counts == {"sent": 50}
+    assert other_process(outbox, Scripted(**fast)).counts == {"sent": 10}
 
 
 def test_who_waits_for_it_goes_first(outbox: Outbox) -> None:
