@@ -13,6 +13,7 @@ from flows.collector.buffer import Buffer
 from flows.collector.forms import Form, Forms
 from flows.collector.inbound import Reports
 from flows.collector.service import Collector, Configuration, Part, WriteKey, digest
+from flows.collector.snippet import Snippet
 from flows.collector.tracking import Tracking
 from flows.engine.clock import Clock, SystemClock
 from flows.engine.crash import crash_point
@@ -38,6 +39,7 @@ def collector(project: Project, clock: Clock | None = None) -> Collector:
         Tracking(keyring(settings), settings.clicks, settings.groups, settings.sender),
         Forms({name: Form(f.event, f.fields, f.email, f.phone, f.pages, f.trap) for name, f in settings.forms.items()}),
         _reports(project, now, settings.url),
+        Snippet(),
     ]
     return Collector(configuration(settings), Buffer(project.buffer, now, crash_point), now, time.monotonic, parts)
 

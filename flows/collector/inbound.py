@@ -18,6 +18,7 @@ from destinations.base import Destination
 from destinations.errors import ConfigurationError, DestinationError
 from destinations.inbound import TOLERANCE, Inbound, InboundEvent, InboundRefused
 from flows.collector.incoming import Json
+from flows.collector.machines import by_machine
 from flows.collector.service import Collector, Refusal, body_of
 
 _REMEMBERED = 100_000
@@ -95,10 +96,10 @@ async def fetched(url: str) -> bool:
 
 
 def _event(event: InboundEvent) -> Json:
-    properties = {**event.data, **({"machine": True} if event.machine else {})}
+    name = by_machine(event.name) if event.machine else event.name
     found: Json = {
-        "id": event.event_id, "name": event.name, "time": event.time, "action_id": _message(event.action_id),
-        "email": event.email, "phone": event.phone, "properties": properties,
+        "id": event.event_id, "name": name, "time": event.time, "action_id": _message(event.action_id),
+        "email": event.email, "phone": event.phone, "properties": dict(event.data),
     }  # fmt: skip
     if (opt_out := event.opt_out) is not None:
         reason = "resubscribed" if opt_out.lift else opt_out.reason

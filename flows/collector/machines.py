@@ -1,6 +1,7 @@
 """Opens and clicks that no person made: mail programs that fetch images beforehand, scanners that follow links.
 
-They cannot all be known. What is known is marked (`machine` is true), and counts for whoever does not ask.
+They cannot all be known. What is known has a name of its own, so that a condition about opens is one about people:
+`email_machine_opened` instead of `email_opened`.
 """
 
 from __future__ import annotations
@@ -26,3 +27,9 @@ def is_machine(headers: Mapping[str, str]) -> bool:
         return True
     return any("prefetch" in headers.get(name, "").lower() or "preview" in headers.get(name, "").lower()
                for name in _PURPOSES)  # fmt: skip
+
+
+def by_machine(name: str) -> str:
+    """The name of an open or click that a machine made; other events keep theirs."""
+    channel, _, what = name.partition("_")
+    return f"{channel}_machine_{what}" if what in ("opened", "clicked") else name

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from flows.collector import pages
 from flows.collector.incoming import Json
 from flows.collector.links import counted
-from flows.collector.machines import is_machine
+from flows.collector.machines import by_machine, is_machine
 from flows.collector.pace import Visitors
 from flows.collector.service import Collector, Refusal, body_of
 from flows.collector.tokens import Keyring, Message
@@ -122,9 +122,8 @@ class Tracking:
         """Write an open or click down, once a minute for each link; HEAD is no person."""
         if request.method != "GET" or self._visitors.take(_caller(request)):
             return
-        properties: Json = {"machine": is_machine(request.headers)}
-        if message.text:
-            properties["link"] = message.text
+        name = by_machine(name) if is_machine(request.headers) else name
+        properties = {"link": message.text} if message.text else {}
         minute = f"{self._collector.now():%Y-%m-%dT%H:%M}"
         event = {"id": identity(message.action_id, name, message.text, minute), "name": name,
                  "action_id": message.action_id, "properties": properties}  # fmt: skip

@@ -61,6 +61,7 @@ class Message:
         template: Which template it was made from.
         sent_at: When it arrived, naive UTC.
         cart_id: The cart it speaks of, if any.
+        pixel, link, leave: Addresses in it: of its picture, of its first link, and where to leave with one click.
     """
 
     action_id: str
@@ -68,6 +69,20 @@ class Message:
     template: str
     sent_at: datetime
     cart_id: str | None = None
+    pixel: str = ""
+    link: str = ""
+    leave: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request because of a message: `opened`, `machine_opened`, `clicked`, `unsubscribed` by who got it; `delivered`,
+    `replied`, `bounced` by the mail system.
+    """
+
+    when: datetime
+    kind: str
+    message: Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +138,20 @@ class Customers:
             KeyError: the contact is not of this world.
         """
         return _Reaction(self._seed, self._truth[message.contact_id], message, self._carts).rows()
+
+
+def over_http(rows: Rows, message: Message) -> tuple[Rows, list[Call]]:
+    """What of a reaction comes by exports, and what by requests: nobody can use an address that the message lacks."""
+    needed = {
+        "opened": message.pixel,
+        "machine_opened": message.pixel,
+        "clicked": message.link,
+        "unsubscribed": message.leave,
+    }
+    first = {row["event_id"]: row for row in reversed(rows.get("mail_events", []))}
+    calls = [Call(row["occurred_at"], row["event_type"], message) for row in first.values()]
+    others = {name: found for name, found in rows.items() if name not in ("mail_events", "mail_suppressions")}
+    return others, [call for call in calls if needed.get(call.kind, True)]
 
 
 class _Reaction:
@@ -301,6 +330,7 @@ class Export:
         self._customers = customers
         self._reached = since
         self._pending: dict[str, list[Row]] = {}
+        self._calls: list[Call] = []
 
     def add(self, rows: Rows) -> None:
         """Queue rows of reactions."""
@@ -310,7 +340,15 @@ class Export:
     def react(self, messages: Iterable[Message]) -> None:
         """Let the customers answer the messages and queue what follows."""
         for message in messages:
-            self.add(self._customers.react(message))
+            rows, calls = over_http(self._customers.react(message), message)
+            self.add(rows)
+            self._calls += calls
+
+    def calls(self, until: datetime) -> list[Call]:
+        """The requests that are made before `until` and were not given before, in order."""
+        ready = [call for call in self._calls if call.when < until]
+        self._calls = [call for call in self._calls if call.when >= until]
+        return sorted(ready, key=lambda call: (call.when, call.message.action_id, call.kind))
 
     def due(self, until: datetime) -> dict[str, pl.DataFrame]:
         """Everything that is loaded before `until` and was not given before, by table."""

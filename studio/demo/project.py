@@ -32,12 +32,15 @@ def shipped_project() -> Path:
     )
 
 
-def copy_project(folder: Path, destinations: Mapping[str, Mapping[str, Any]], like: str | None = None) -> None:
+def copy_project(
+    folder: Path, destinations: Mapping[str, Mapping[str, Any]], collector: Mapping[str, Any], like: str | None = None
+) -> None:
     """Write the demo's project into a folder that does not exist yet.
 
     Args:
         folder: where; its profile has the one target `demo`.
         destinations: what the target overrides in the destinations of penstock.yaml.
+        collector: what it overrides in the collector.
         like: a target of the shipped profile; one of a server is used as it stands there, with its references to
             environment variables. Otherwise the warehouse is a file inside the folder.
 
@@ -48,7 +51,11 @@ def copy_project(folder: Path, destinations: Mapping[str, Mapping[str, Any]], li
     yaml = YAML()
     yaml.width = 120
     settings = yaml.load(folder / "penstock.yaml")
-    settings["targets"] = {TARGET: {"deliver": "live", "destinations": {n: dict(v) for n, v in destinations.items()}}}
+    overridden = {
+        "destinations": {name: dict(keys) for name, keys in destinations.items()},
+        "collector": dict(collector),
+    }
+    settings["targets"] = {TARGET: {"deliver": "live", **overridden}}
     yaml.dump(settings, folder / "penstock.yaml")
     profile = yaml.load(folder / "dbt_project.yml")["profile"]
     output: Any = {"type": "duckdb", "path": WAREHOUSE, "schema": "analytics", "threads": 2}

@@ -26,6 +26,7 @@ from flows.project import Project, load_project
 from flows.runner import Runner
 from studio.demo import shop
 from studio.demo.customers import Customers, Export
+from studio.demo.front import Front
 from studio.demo.project import TARGET, copy_project, shipped_project
 from studio.demo.raw import clear_database, open_raw
 from studio.demo.stage import Stage
@@ -33,6 +34,7 @@ from studio.demo.world import World
 
 MARK = "made_by_penstock_demo"
 PROJECT = "project"
+_GROUP = re.compile(r"^group: *(\w+)", re.MULTILINE)
 _SUBJECT = re.compile(r'^subject: *"?(.*?)"? *$', re.MULTILINE)
 
 
@@ -89,10 +91,14 @@ class Quiet:
 
 @dataclass
 class Counts:
-    """What the simulated weeks brought: ticks, raw rows that landed after the start, entries, decisions, deliveries."""
+    """What the simulated weeks brought: ticks, raw rows that landed after the start, decisions, deliveries.
+
+    `requests` are those that customers and the mail system made to the collector, by kind.
+    """
 
     ticks: int = 0
     landed: int = 0
+    requests: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     decided: int = 0
     set_aside: dict[str, str] = field(default_factory=dict)
@@ -150,7 +156,7 @@ class Demo:
         """
         clear(self.folder)
         with self.stage:
-            copy_project(self.project_folder, self.stage.destinations, self.target)
+            copy_project(self.project_folder, self.stage.destinations, self.stage.collector, self.target)
             clear_database(self.project.warehouse.location)
             self.generate()
             self.build()
@@ -159,7 +165,8 @@ class Demo:
                     warehouse.execute(_ONE_THREAD)
                 runner = Runner(self.project, self.clock, keep_open=warehouse)
                 self.publish(runner)
-                self.simulate(runner)
+                with Front(self.project, self.stage.front, shop.START, self.stage.write_key) as front:
+                    self.simulate(runner, front)
                 then(runner)
 
     # ------------------------------------------------------------ parts
@@ -204,14 +211,15 @@ class Demo:
         templates = sum(change.kind == "template" for change in changes)
         self.progress.finish(f"{len(published)} published · {templates} templates")
 
-    def simulate(self, runner: Runner) -> None:
-        """Run the ticks: rows land, a tick decides, it is delivered, customers answer what arrived."""
+    def simulate(self, runner: Runner, front: Front) -> None:
+        """Run the ticks: rows land and requests come in, a tick decides, it is delivered, customers answer."""
         export = Export(self.customers, shop.START)
         moments = list(self.scale.ticks())
         span = f"{shop.START:%Y-%m-%d} → {self.scale.end:%Y-%m-%d}"
         self.progress.begin("time travel", span, len(moments))
         with open_raw(self.project.warehouse.location) as raw:
             for number, moment in enumerate(moments, start=1):
+                front.perform(export.calls(moment))
                 self.clock.advance_to(moment)
                 self.counts.landed += sum(raw.land(export.due(moment)).values())
                 report = runner.tick()
@@ -221,9 +229,12 @@ class Demo:
                 self.counts.attempts += sum(delivered.counts.values())
                 export.react(self.stage.new_messages())
                 self.progress.advance(number, len(moments), f"{moment:%b %d}")
-        self.counts.ticks = len(moments)
+        self.counts.ticks, self.counts.requests = len(moments), front.answered
         hours = self.scale.every // timedelta(hours=1)
-        self.progress.finish(f"{span} · {len(moments)} ticks, one every {hours} h · {self.counts.landed:,} rows landed")
+        self.progress.finish(
+            f"{span} · {len(moments)} ticks, one every {hours} h · {self.counts.landed:,} rows landed · "
+            f"{self.counts.requests.total():,} reports, opens, clicks and opt-outs over HTTP"
+        )
 
     def overview(self, runner: Runner) -> Overview:
         """The figures of `penstock status` at the end of the period."""
@@ -237,9 +248,18 @@ class Demo:
 
 def subjects() -> dict[str, str]:
     """Template -> subject, as the shipped project has them."""
+    return _front_matter(_SUBJECT)
+
+
+def groups() -> dict[str, str]:
+    """Template -> message group, as the shipped project has them."""
+    return _front_matter(_GROUP)
+
+
+def _front_matter(wanted: re.Pattern[str]) -> dict[str, str]:
     found = {}
     for file in sorted((shipped_project() / "templates").glob("*.mjml")):
-        match = _SUBJECT.search(file.read_text(encoding="utf-8"))
+        match = wanted.search(file.read_text(encoding="utf-8"))
         if match:
             found[file.stem] = match[1]
     return found

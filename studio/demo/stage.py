@@ -18,6 +18,7 @@ from email.header import decode_header, make_header
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from flows.collector.server import listening
 from studio.demo.customers import CART_TEMPLATES, Customers, Message, draw
 from studio.demo.fake_crm import CrmFault, CrmRequest, FakeCrm
 from studio.demo.mail_server import MailFault, MailServer, ReceivedMail
@@ -35,19 +36,25 @@ _CRM_FAULTS: Mapping[CrmFault, float] = {
 _HOOK_FAULTS: Mapping[SinkFault, float] = {"429": 0.012, "503": 0.008, "500 after": 0.003, "hang after": 0.0008}
 F = TypeVar("F")
 _CART_LINK = re.compile(rb"/cart/(K-\d+)")
+_PIXEL = re.compile(rb'<img src="(http://[^"]+/o/[^"]+)"')
+_CLICK = re.compile(rb'href="(http://[^"]+/c/[^"]+)"')
+_LEAVE = re.compile(rb"^List-Unsubscribe: <([^>\r\n]+)>", re.IGNORECASE | re.MULTILINE)
 _SUBJECT = re.compile(rb"^Subject: ((?:[^\r\n]|\r\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID = re.compile(rb"^Message-ID: <([^@\r\n]+)@", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """An e-mail that reached a mailbox: when, with which action id, for which address, and what it is."""
+    """An e-mail that reached a mailbox: when, with which action id, for whom, what it is, and its links."""
 
     arrived_at: datetime
     action_id: str
     address: str
     template: str
     cart_id: str | None
+    pixel: str
+    link: str
+    leave: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ class Stage:
         self._secrets = {
             "PENSTOCK_SMTP_USER": "demo", "PENSTOCK_SMTP_PASSWORD": "demo-password",
             "PENSTOCK_HUBSPOT_TOKEN": "demo-token", "PENSTOCK_ALERTS_SECRET": secret,
-            "PENSTOCK_ORDER_DESK_SECRET": secret,
+            "PENSTOCK_ORDER_DESK_SECRET": secret, "PENSTOCK_LINK_SECRET": secret,
+            "PENSTOCK_WRITE_KEY": f"write_{secret}",
         }  # fmt: skip
         self.mail = MailServer(on_message=self._received, faults=self._mail_fault, auth=("demo", "demo-password"))
         self.crm = _RecordingCrm(self._crm_answered, token="demo-token", seed=seed, shares=_CRM_FAULTS)
@@ -99,6 +107,7 @@ class Stage:
     def __enter__(self) -> Self:
         for server in (self.mail, self.crm, self.hooks):
             self._stack.enter_context(server)
+        self.front = self._stack.enter_context(listening(HOST, 0))
         self._stack.enter_context(_environment(self._secrets))
         return self
 
@@ -118,6 +127,16 @@ class Stage:
             "order_desk": {"url": f"{self.hooks.url}/orders", **web},
         }
 
+    @property
+    def collector(self) -> dict[str, Any]:
+        """What the demo's target overrides in the collector of penstock.yaml."""
+        return {"url": f"http://{HOST}:{self.front.getsockname()[1]}"}
+
+    @property
+    def write_key(self) -> str:
+        """The key with which the mail system reports bounces and replies."""
+        return self._secrets["PENSTOCK_WRITE_KEY"]
+
     def new_messages(self) -> list[Message]:
         """What arrived since the last call, as the customers find it, in a fixed order.
 
@@ -136,7 +155,9 @@ class Stage:
     def _read(self, arrivals: Sequence[Arrival]) -> list[Message]:
         unique = {arrival.action_id: arrival for arrival in reversed(arrivals)}
         return [
-            Message(a.action_id, self._addresses[a.address], a.template, a.arrived_at, a.cart_id)
+            Message(
+                a.action_id, self._addresses[a.address], a.template, a.arrived_at, a.cart_id, a.pixel, a.link, a.leave
+            )
             for a in sorted(unique.values(), key=lambda arrival: (arrival.arrived_at, arrival.action_id))
         ]
 
@@ -152,7 +173,8 @@ class Stage:
             cart = _CART_LINK.search((mail.html or "").encode())
         [address] = mail.recipients
         cart_id = cart[1].decode() if cart else None
-        self.arrivals.append(Arrival(self._now(), action[1].decode(), address, template, cart_id))
+        links = _links(mail, head)
+        self.arrivals.append(Arrival(self._now(), action[1].decode(), address, template, cart_id, *links))
 
     def _mail_fault(self, recipient: str, tries: int) -> MailFault | None:
         now = self._now()
@@ -211,6 +233,17 @@ def _subject(head: bytes) -> str:
     match = _SUBJECT.search(head)
     text = re.sub(rb"\r\n(?=[ \t])", b"", match[1]).decode("ascii", "replace") if match else ""
     return str(make_header(decode_header(text))) if "=?" in text else text
+
+
+def _links(mail: ReceivedMail, head: bytes) -> tuple[str, str, str]:
+    """Addresses in a message: of its picture, of its first link to the collector, for leaving. Nothing is parsed."""
+    body = mail.data[len(head) :].replace(b"=\r\n", b"").replace(b"=3D", b"=")
+    if b"base64" in body[:2000]:
+        body = (mail.html or "").encode()
+    leave = _LEAVE.search(head)
+    found = [_PIXEL.search(body), _CLICK.search(body), leave]
+    pixel, link, address = (match[1].decode() if match is not None else "" for match in found)
+    return pixel, link, address
 
 
 def _drawn(shares: Mapping[F, float], u: float) -> F | None:

@@ -28,7 +28,7 @@ from studio.demo.audit.reference import Outcome, expected_log
 from studio.demo.figures import Figures, figures
 from studio.demo.project import TARGET
 from studio.demo.report import gather, write_report
-from studio.demo.run import Demo, Quiet, Scale, clear
+from studio.demo.run import Demo, Quiet, Scale, clear, groups
 
 SCALE = Scale(contacts=600, days=8, every=timedelta(hours=12))
 
@@ -59,7 +59,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         kept["report"] = write_report(demo.folder, demo, kept["figures"], gather(demo, runner))
 
     demo.run(close)
-    history = History(demo.world, demo.customers, demo.stage.messages(), list(SCALE.ticks()))
+    history = History(demo.world, demo.customers, demo.stage.messages(), list(SCALE.ticks()), groups())
     expected = expected_log(read_definitions(demo.project_folder, TARGET), history, Answers(demo.stage))
     return Ran(demo, kept["figures"], kept["log"], expected, kept["report"])
 

@@ -14,7 +14,7 @@ from studio.demo.audit.definitions import read_definitions
 from studio.demo.audit.history import History
 from studio.demo.audit.reference import Expected, Intent, Outcome, expected_log
 from studio.demo.project import TARGET
-from studio.demo.run import Demo
+from studio.demo.run import Demo, groups
 from studio.demo.stage import Answer, Stage
 
 _REPLIES: Mapping[str, str] = {"421": "421 4.3.2", "late 451": "451 4.3.0"}
@@ -225,6 +225,6 @@ def audit(demo: Demo, log: Iterable[LogRow]) -> Audit:
         AuditError: the workflows use a construct that the audit does not know.
     """
     ticks = list(demo.scale.ticks())
-    history = History(demo.world, demo.customers, demo.stage.messages(), ticks)
+    history = History(demo.world, demo.customers, demo.stage.messages(), ticks, groups())
     definitions = read_definitions(demo.project_folder, TARGET)
     return compare(expected_log(definitions, history, Answers(demo.stage)), log, demo.stage)

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from studio.demo.audit.conditions import AuditError
-from studio.demo.customers import Customers, Message
+from studio.demo.customers import Call, Customers, Message, over_http
 from studio.demo.world import World
 
 _MODELS: Mapping[str, tuple[str, str]] = {
@@ -37,12 +37,17 @@ class Event:
 
 @dataclass
 class Person:
-    """One contact: `versions` and `forbidden` as (first tick that sees it, columns), events by time and by name."""
+    """One contact: `versions`, `forbidden` and `left` as (first tick that sees it, what), and events by time."""
 
     contact_id: str
     versions: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     forbidden: list[tuple[int, str]] = field(default_factory=list)
+    left: list[tuple[int, str]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+
+    def groups_left(self, tick: int) -> set[str]:
+        """The message groups that the contact wants no more."""
+        return {group for seen, group in self.left if seen <= tick}
 
     @property
     def known(self) -> int:
@@ -67,16 +72,22 @@ class History:
         customers: who answered the messages.
         messages: what reached the mailboxes.
         ticks: times of all ticks, in order.
+        groups: template -> its message group.
     """
 
     def __init__(
-        self, course: World, customers: Customers, messages: Iterable[Message], ticks: Sequence[datetime]
+        self, course: World, customers: Customers, messages: Iterable[Message], ticks: Sequence[datetime],
+        groups: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.ticks = ticks
         self.people: dict[str, Person] = {}
+        self.groups = groups
         raw = {name: list(frame.iter_rows(named=True)) for name, frame in course.tables.items()}
+        came: list[Call] = []
         for message in messages:
-            for name, rows in customers.react(message).items():
+            exported, calls = over_http(customers.react(message), message)
+            came += calls
+            for name, rows in exported.items():
                 raw[name] += rows
         for name in raw:
             raw[name].sort(key=lambda row: row["_loaded_at"])
@@ -84,7 +95,8 @@ class History:
         self._models = {model: raw[table] for model, (table, _) in _MODELS.items()}
         self._shown: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
         self._read_contacts(raw["crm_contacts"], raw["mail_suppressions"])
-        self._read_events(raw["web_events"], raw["mail_events"])
+        self._read_events(raw["web_events"], [*raw["mail_events"], *map(_came, came)])
+        self._read_wishes(came, groups)
 
     def seen(self, loaded_at: datetime) -> int:
         """The first tick after a row was delivered; the number of ticks when there is none."""
@@ -136,6 +148,25 @@ class History:
                 found[person.contact_id].append(event)
         for contact, events in found.items():
             self.people[contact].events = sorted(events, key=lambda event: (event.happened_at, event.event_id))
+
+    def _read_wishes(self, calls: Iterable[Call], groups: Mapping[str, str]) -> None:
+        """Who left the group of a message with one click, and whose mailbox turned out to be dead."""
+        for call in calls:
+            person = self.people.get(call.message.contact_id)
+            if person is None:
+                continue
+            if call.kind == "bounced":
+                person.forbidden.append((self.seen(call.when), "bounced"))
+            elif call.kind == "unsubscribed":
+                person.left.append((self.seen(call.when), groups[call.message.template]))
+
+
+def _came(call: Call) -> dict[str, Any]:
+    """A request as a row of the mail system: it is loaded when it comes."""
+    message = call.message
+    return {"event_id": f"{message.action_id}-{call.kind}", "contact_id": message.contact_id, "event_type": call.kind,
+            "template": message.template, "link": None, "action_id": message.action_id, "occurred_at": call.when,
+            "_loaded_at": call.when}  # fmt: skip
 
 
 def _web(row: Mapping[str, Any]) -> dict[str, Any]:

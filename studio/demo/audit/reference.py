@@ -162,7 +162,7 @@ class _Journey:
     def _moments(self) -> set[int]:
         """Ticks that see something new about the contact, or for which something becomes too old to count."""
         person, last = self.person, len(self.ticks)
-        found = {0, person.known} | {seen for seen, _ in (*person.versions, *person.forbidden)}
+        found = {0, person.known} | {seen for seen, _ in (*person.versions, *person.forbidden, *person.left)}
         looks = [look for d in self.definitions.workflows for c in d.conditions for look in c.looks]
         for event in person.events:
             found.add(event.seen)
@@ -359,6 +359,9 @@ class _Journey:
             return "no_address"
         if facts.contact["is_unsubscribed"] and not step.raw.get("transactional"):
             return "unsubscribed"
+        group = self.history.groups.get(step.what)
+        if group in self.person.groups_left(tick) and not step.raw.get("transactional"):
+            return "unsubscribed_group"
         require = enrollment.workflow.require
         return "no_consent" if require is not None and not require.holds(facts) else None
 

@@ -42,13 +42,14 @@ class Vendor(Destination):
     def parse_inbound(self, request: Inbound, now: Any) -> Received:
         event = InboundEvent(
             "v1", "email_bounced", now, ACTION, "ann@mail.example", data={"url": request.url, "x": "a\0b"},
-            opt_out=OptOut("bounced", "email"), machine=True,
+            opt_out=OptOut("bounced", "email"),
         )  # fmt: skip
         odd = InboundEvent(
             "v2", "email_unsubscribed", now, "not ours", opt_out=OptOut("unsubscribed", "email", "g", True)
         )
+        scanned = InboundEvent("v3", "email_clicked", now, ACTION, machine=True)
         confirm = "https://vendor.example/confirm" if b"confirm" in request.body else None
-        return Received((event, odd), answer="got it", confirm=confirm)
+        return Received((event, odd, scanned), answer="got it", confirm=confirm)
 
 
 @pytest.fixture
@@ -115,10 +116,11 @@ def test_what_is_not_taken_back_is_not_there(here: Served) -> None:
 def test_a_vendors_words_keep_their_meaning(here: Served) -> None:
     answer = here.client.post("/v1/inbound/vendor?a=b", content=b"hello")
     assert (answer.status_code, answer.text) == (200, "got it")
-    bounced, left = here.events()
+    bounced, left, scanned = here.events()
+    assert scanned["name"] == "email_machine_clicked"
     assert bounced["opt_out"] == {"reason": "bounced", "scope": "all", "channel": "email"}
     assert bounced["properties"] == {
-        "url": "https://events.shop.example/v1/inbound/vendor?a=b", "machine": True, "x": "a\ufffdb",
+        "url": "https://events.shop.example/v1/inbound/vendor?a=b", "x": "a\ufffdb",
     }  # fmt: skip
     assert (left["opt_out"], left["action_id"]) == (
         {"reason": "resubscribed", "scope": "g", "channel": "email"}, None,

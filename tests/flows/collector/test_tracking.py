@@ -35,7 +35,7 @@ def test_a_picture_is_an_open_once_a_minute(here: Served) -> None:
     assert {(each.status_code, each.headers["content-type"], each.content[:6]) for each in answers} == {
         (200, "image/gif", b"GIF89a")
     }
-    assert said(here) == [("email_opened", {"machine": False})] * 2
+    assert said(here) == [("email_opened", {})] * 2
     assert len({event["id"] for event in here.events()}) == 1
     assert all("set-cookie" not in each.headers for each in answers)
 
@@ -43,7 +43,7 @@ def test_a_picture_is_an_open_once_a_minute(here: Served) -> None:
 def test_a_click_leads_to_its_signed_address(here: Served) -> None:
     answer = here.client.get(f"/c/{KEYRING.message('click', ACTION, TARGET)}", headers=PERSON)
     assert (answer.status_code, answer.headers["location"]) == (302, TARGET)
-    assert said(here) == [("email_clicked", {"machine": False, "link": TARGET})]
+    assert said(here) == [("email_clicked", {"link": TARGET})]
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,16 @@ def test_a_click_leads_to_its_signed_address(here: Served) -> None:
 )
 def test_machines_are_marked(here: Served, agent: str) -> None:
     here.client.get(f"/o/{KEYRING.message('open', ACTION)}.gif", headers={"user-agent": agent})
-    assert said(here) == [("email_opened", {"machine": True})]
+    clicked = here.client.get(f"/c/{KEYRING.message('click', ACTION, TARGET)}", headers={"user-agent": agent})
+    assert clicked.status_code == 302
+    assert said(here) == [("email_machine_opened", {}), ("email_machine_clicked", {"link": TARGET})]
 
 
 def test_a_prefetch_is_a_machines_and_googles_proxy_fetches_when_a_person_opens(here: Served) -> None:
     path = f"/o/{KEYRING.message('open', ACTION)}.gif"
     here.client.get(path, headers={**PERSON, "sec-purpose": "prefetch;prerender"})
     here.client.get(path, headers={"user-agent": "Mozilla/5.0 (Windows NT 5.1) (via ggpht.com GoogleImageProxy)"})
-    assert [properties["machine"] for _, properties in said(here)] == [True, False]
+    assert [name for name, _ in said(here)] == ["email_machine_opened", "email_opened"]
 
 
 @pytest.mark.parametrize(
