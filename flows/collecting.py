@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from starlette.applications import Starlette
+
 from compiler.errors import ProjectError
 from destinations import create
 from flows.collector.buffer import Buffer
@@ -17,9 +19,12 @@ from flows.collector.snippet import Snippet
 from flows.collector.tracking import Tracking
 from flows.engine.clock import Clock, SystemClock
 from flows.engine.crash import crash_point
-from flows.project import Project
+from flows.project import PROJECT_DIR, Project, load_project
 from flows.settings import CollectorSettings
 from flows.signing import keyring, secret
+
+FACTORY = "flows.collecting:served"
+TARGET = "PENSTOCK_TARGET"
 
 
 def collector(project: Project, clock: Clock | None = None) -> Collector:
@@ -44,6 +49,11 @@ def collector(project: Project, clock: Clock | None = None) -> Collector:
     return Collector(configuration(settings), Buffer(project.buffer, now, crash_point), now, time.monotonic, parts)
 
 
+def served() -> Starlette:
+    """The collector of a worker process, of the project and target that the environment names."""
+    return collector(load_project(target=os.environ.get(TARGET))).app
+
+
 def configuration(settings: CollectorSettings) -> Configuration:
     """The write keys with their secrets read.
 
@@ -57,6 +67,12 @@ def configuration(settings: CollectorSettings) -> Configuration:
             name, "browser" if key.browser else "server", key.rate, frozenset(key.origins), frozenset(key.events)
         )
     return Configuration(keys, keyring(settings))
+
+
+def for_workers(project: Project) -> str:
+    """What makes a worker's collector; the environment, which workers inherit, says of which project."""
+    os.environ.update({PROJECT_DIR: str(project.folder), TARGET: project.target})
+    return FACTORY
 
 
 def _reports(project: Project, now: Callable[[], datetime], url: str | None) -> Reports:

@@ -27,6 +27,8 @@ from flows.warehouse.base import Warehouse
 from flows.warehouse.lock import DEFAULT_WAIT
 
 PROJECT_FILE = "penstock.yaml"
+PROJECT_DIR = "PENSTOCK_PROJECT_DIR"
+"""Environment variable that names the folder."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,7 @@ def find_project(project_dir: Path | None = None) -> Path:
     Raises:
         ProjectError: E500, there is no penstock.yaml.
     """
-    named = project_dir or (
-        Path(os.environ["PENSTOCK_PROJECT_DIR"]) if os.environ.get("PENSTOCK_PROJECT_DIR") else None
-    )
+    named = project_dir or (Path(os.environ[PROJECT_DIR]) if os.environ.get(PROJECT_DIR) else None)
     here = Path.cwd()
     places = [named] if named is not None else [here, *here.parents, here / "dbt_project"]
     for place in places:

@@ -184,18 +184,19 @@ def run_(
 @verb()
 def collect(
     options: Options,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens.")] = 8085,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0 is a free one.")] = 8085,
     host: Annotated[
         str, typer.Option(help="Address it listens on; others than this machine's need a proxy with TLS.")
     ] = "127.0.0.1",
     trusted: Annotated[
         str, typer.Option("--trusted-proxies", help="Addresses of proxies that may say who called.")
     ] = "127.0.0.1",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes; limits of rate are of each.")] = 1,
 ) -> None:
     """Serve the collector: events, opens, clicks and opt-outs come in over HTTP."""
     from studio.commands import collect
 
-    finish(collect.run(options, host=host, port=port, trusted=trusted))
+    finish(collect.run(options, host=host, port=port, trusted=trusted, workers=workers))
 
 
 @verb()

@@ -42,15 +42,15 @@ def leaving(sender: str, group: str, groups: Mapping[str, str]) -> HTMLResponse:
     named = groups.get(group, group)
     buttons = _button(group, f"Unsubscribe from {named}") if group else ""
     buttons += _button(EVERYTHING, f"Unsubscribe from all messages{_of(sender)}")
-    choices = "".join(
-        f'<label>{escape(label)}<select name="group.{escape(name)}"><option value="">as it is</option>'
-        '<option value="join">receive</option><option value="leave">do not receive</option></select></label>'
+    choices = _choice(EVERYTHING, "All messages", {"join": "receive again"})
+    choices += "".join(
+        _choice(f"group.{name}", label, {"join": "receive", "leave": "do not receive"})
         for name, label in groups.items()
     )
     more = (
         f'<form method="post"><fieldset><legend>Choose what you receive</legend>{choices}'
-        '<button name="choose" value="yes">Save</button></fieldset></form>' if choices else ""
-    )  # fmt: skip
+        '<button name="choose" value="yes">Save</button></fieldset></form>'
+    )
     return page(f"Messages{_of(sender)}", f'<form method="post">{buttons}</form>{more}')
 
 
@@ -72,6 +72,14 @@ def not_saved() -> HTMLResponse:
 
 def _button(value: str, text: str) -> str:
     return f'<p><button name="leave" value="{escape(value)}">{escape(text)}</button></p>'
+
+
+def _choice(name: str, label: str, choices: Mapping[str, str]) -> str:
+    options = "".join(f'<option value="{value}">{text}</option>' for value, text in choices.items())
+    return (
+        f'<label>{escape(label)}<select name="{escape(name)}"><option value="">as it is</option>{options}'
+        "</select></label>"
+    )
 
 
 def _of(sender: str) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import socket
-from typing import Any, cast
+from types import FrameType
+from typing import cast
 
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
 
 from compiler.errors import ProjectError
-from flows.collector.service import Collector
 
 MOST_CONNECTIONS = 1_000
 """Open connections and requests under way; more are told to come back (503)."""
@@ -55,12 +58,13 @@ class PatientProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
-def configured(collector: Collector, trusted: str = "127.0.0.1") -> uvicorn.Config:
-    """How a collector is served."""
+def configured(app: Starlette | str, trusted: str = "127.0.0.1", workers: int = 1) -> uvicorn.Config:
+    """How a collector is served; `app` is one, or `module:function` that makes one in each worker process."""
     return uvicorn.Config(
-        collector.app, http=PatientProtocol, loop="uvloop", ws="none", lifespan="on", log_level="warning",
-        access_log=False, server_header=False, proxy_headers=True, forwarded_allow_ips=trusted,
-        limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=20, timeout_graceful_shutdown=10,
+        app, factory=isinstance(app, str), workers=workers, http=PatientProtocol, loop="uvloop", ws="none",
+        lifespan="on", log_level="warning", access_log=False, server_header=False, proxy_headers=True,
+        forwarded_allow_ips=trusted, limit_concurrency=MOST_CONNECTIONS, timeout_keep_alive=20,
+        timeout_graceful_shutdown=10,
     )  # fmt: skip
 
 
@@ -83,12 +87,24 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(collector: Collector, host: str, port: int, trusted: str = "127.0.0.1") -> None:
-    """Serve until SIGINT or SIGTERM.
+def serve(app: Starlette | str, opened: socket.socket, trusted: str, workers: int) -> None:
+    """Serve on a socket that listens, until SIGINT or SIGTERM; what is under way is finished.
 
-    Raises:
-        ProjectError: E542, the port cannot be had.
+    Several workers are processes of their own, and a worker that dies is replaced.
     """
-    with listening(host, port) as opened:
-        server: Any = uvicorn.Server(configured(collector, trusted))
+    config = configured(app, trusted, workers)
+    if workers > 1:
+        Multiprocess(config, [opened]).run()
+        return
+    server = uvicorn.Server(config)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn ends gracefully and then raises the signal again, for whom it interrupted; that is nobody but us.
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
         server.run(sockets=[opened])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

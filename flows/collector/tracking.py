@@ -113,7 +113,8 @@ class Tracking:
             known = group == pages.EVERYTHING or group == message.text
             return [_wish("email_unsubscribed", message.action_id, group)] if known else []
         names = {"join": "email_resubscribed", "leave": "email_unsubscribed"}
-        return [
+        again = [_wish(names["join"], message.action_id, "")] if given.get(pages.EVERYTHING) == "join" else []
+        return again + [
             _wish(names[choice], message.action_id, group)
             for group in self.groups if (choice := given.get(f"group.{group}", "")) in names
         ]  # fmt: skip

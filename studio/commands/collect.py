@@ -7,19 +7,21 @@ from studio.console import Console
 from studio.options import Options
 
 
-def run(options: Options, *, host: str, port: int, trusted: str) -> int:
+def run(options: Options, *, host: str, port: int, trusted: str, workers: int) -> int:
     """Serve until interrupted.
 
     Raises:
         ProjectError: E540, no collector in penstock.yaml; E541, a secret is missing; E542, the port is taken.
     """
-    from flows.collecting import collector
-    from flows.collector.server import serve
+    from flows.collecting import collector, for_workers
+    from flows.collector.server import listening, serve
 
     project = load_project(options.project_dir, options.target)
-    served = collector(project)
-    Console(options).note(f"collecting for {project.workspace} on http://{host}:{port}; Ctrl-C ends it")
-    serve(served, host, port, trusted)
+    made = collector(project)
+    with listening(host, port) as opened:
+        place = f"{host}:{opened.getsockname()[1]}"
+        Console(options).note(f"collecting for {project.workspace} on http://{place}; Ctrl-C ends it")
+        serve(for_workers(project) if workers > 1 else made.app, opened, trusted, workers)
     return 0
 
 

@@ -48,7 +48,7 @@ class Front:
         self.answered: Counter[str] = Counter()
         self._clock = VirtualClock(start)
         self._listener, self._key = listener, write_key
-        self._server = uvicorn.Server(configured(collector(project, self._clock)))
+        self._server = uvicorn.Server(configured(collector(project, self._clock).app))
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="collector", daemon=True
         )

@@ -23,4 +23,4 @@ if __name__ == "__main__":
     collector = Collector(Configuration(keys, Keyring([])), Buffer(Path(sys.argv[1]), now), now, time.monotonic)
     with listening("127.0.0.1", 0) as listener:
         print(listener.getsockname()[1], flush=True)
-        uvicorn.Server(configured(collector)).run(sockets=[listener])
+        uvicorn.Server(configured(collector.app)).run(sockets=[listener])

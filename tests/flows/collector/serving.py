@@ -91,7 +91,7 @@ def served(
 def running(collector: Collector) -> Iterator[int]:
     """Serve a collector in a thread; gives the port."""
     with listening("127.0.0.1", 0) as opened:
-        server = uvicorn.Server(configured(collector))
+        server = uvicorn.Server(configured(collector.app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
         thread.start()
         until = time.monotonic() + 20

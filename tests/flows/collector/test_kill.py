@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import select
 import signal
 import threading
@@ -41,10 +42,10 @@ def kiosk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 class Load:
     """Clients that post batches until they are stopped, and remember which events were acknowledged."""
 
-    def __init__(self, kiosk: Kiosk, crash_at: str = "", clients: int = 3) -> None:
+    def __init__(self, kiosk: Kiosk, crash_at: str = "", clients: int = 3, largest_file: str = "") -> None:
         self.acknowledged: set[str] = set()
-        self.sent = 0
-        self.process, self.port = collecting_process(kiosk, crash_at)
+        self.turned_away = threading.Event()
+        self.process, self.port = collecting_process(kiosk, crash_at, largest_file)
         self._stop = threading.Event()
         self._prefix = f"{random.getrandbits(64):x}"
         self.some = threading.Event()
@@ -61,6 +62,9 @@ class Load:
                     answer = client.post("/v1/events", json=[{"id": i, "name": "a", "contact_id": "c"} for i in ids])
                 except httpx.HTTPError:
                     return
+                if answer.status_code == 503:
+                    self.turned_away.set()
+                    continue
                 assert answer.status_code == 202, answer.text
                 self.acknowledged.update(ids)
                 self.some.set()
@@ -76,14 +80,14 @@ class Load:
             thread.join()
 
 
-def collecting_process(kiosk: Kiosk, crash_at: str = "") -> tuple[BaseProcess, int]:
+def collecting_process(kiosk: Kiosk, crash_at: str = "", largest_file: str = "") -> tuple[BaseProcess, int]:
     """A collector in a process of its own; gives its port."""
     told = kiosk.folder / "port"
     if not told.exists():
         os.mkfifo(told)
     handle = os.open(told, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        process = started(_collect, kiosk, crash_at)
+        process = started(_collect, kiosk, crash_at, LARGEST_FILE=largest_file)
         assert select.select([handle], [], [], 60)[0], "the collector does not start"
         return process, int(os.read(handle, 100))
     finally:
@@ -92,10 +96,12 @@ def collecting_process(kiosk: Kiosk, crash_at: str = "") -> tuple[BaseProcess, i
 
 def _collect(folder: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
+    if most := environment.get("LARGEST_FILE"):  # as on a full disk: a write gets through in part, then none does
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), int(most)))
     served = collector(load_project(Path(folder)))
     with listening("127.0.0.1", 0) as opened:
         (Path(folder) / "port").write_text(str(opened.getsockname()[1]), encoding="ascii")
-        uvicorn.Server(configured(served)).run(sockets=[opened])
+        uvicorn.Server(configured(served.app)).run(sockets=[opened])
 
 
 def _take_in(folder: str, environment: dict[str, str]) -> None:
@@ -147,6 +153,14 @@ def test_an_ingest_killed_at_a_named_point_and_killed_again(kiosk: Kiosk, points
         process.join(60)
         assert process.exitcode == -signal.SIGKILL
     check(kiosk, acknowledged)
+
+
+def test_a_disk_that_takes_a_write_in_part_keeps_what_was_acknowledged(kiosk: Kiosk) -> None:
+    load = Load(kiosk, largest_file="20000")
+    assert load.turned_away.wait(60)
+    load.end()
+    assert load.acknowledged
+    check(kiosk, load.acknowledged)
 
 
 def killed_at_random(kiosk: Kiosk, seed: int, kills: int) -> str:

@@ -138,9 +138,11 @@ def test_a_contact_chooses_groups_and_can_come_back(here: Served) -> None:
     )
     here.client.post(path, data={"choose": "yes", "group.news": "", "group.offers": "maybe"})
     here.client.post(path, data={"leave": "offers"})
+    here.client.post(path, data={"choose": "yes", "all": "join", "group.news": "leave"})
     assert said(here) == [
         ("email_unsubscribed", {"group": "news"}), ("email_unsubscribed", {}),
         ("email_resubscribed", {"group": "news"}), ("email_unsubscribed", {"group": "offers"}),
+        ("email_resubscribed", {}), ("email_unsubscribed", {"group": "news"}),
     ]  # fmt: skip
 
 
