@@ -17,7 +17,8 @@ import pyarrow as pa
 from sqlglot import exp
 
 from compiler.errors import WarehouseError, WarehouseLocked
-from flows.warehouse.base import Parameters, Place, Warehouse, bound, plain, table
+from flows.warehouse.base import Parameters, Place, Warehouse, plain, table
+from flows.warehouse.duckdb_plans import Plans
 from flows.warehouse.lock import DEFAULT_WAIT, Patience, SidecarLock, command_of
 
 # Set after connecting, not as `config`: DuckDB refuses two connections of one process with different configs, and
@@ -31,6 +32,9 @@ _SETTINGS: Mapping[str, str] = {
     "preserve_insertion_order": "false",
     "TimeZone": "UTC",
 }
+FEW = 1000
+"""So many rows are loaded as parameters: to register them would change the catalog, and cost every kept plan."""
+_LISTED = {pa.string(): "text", pa.int64(): "bigint", pa.bool_(): "boolean", pa.timestamp("us"): "timestamp"}
 _HOLDER = re.compile(r"held in (?P<command>.*?) \(PID (?P<pid>\d+)\)")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # Messages of these classes quote values of rows, which may be personal data.
@@ -58,7 +62,7 @@ class DuckDBWarehouse(Warehouse):
     ) -> None:
         self.path = path
         self._lock = SidecarLock(path, shared=read_only) if path is not None and lock else None
-        self._statements: dict[str, duckdb.Statement] = {}
+        self._plans: Plans | None = None
         self._in_transaction = False
         patience = Patience(wait)
         if self._lock is not None and not self._lock.acquire(patience):
@@ -75,6 +79,7 @@ class DuckDBWarehouse(Warehouse):
                 off = exp.Set(expressions=[_assignment("enable_progress_bar", "false")])
                 self._connection.execute(off.sql("duckdb"))
             self._connection.execute(_UTC_INSTANT)
+            self._plans = Plans(self._connection)
             self._load_zones()
         except BaseException:
             self.close()
@@ -82,11 +87,12 @@ class DuckDBWarehouse(Warehouse):
 
     def execute(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> int:
         """See `Warehouse.execute`."""
-        cursor = self._run(sql, parameters)
-        if cursor.description and cursor.description[0][0] == "Count":
-            first = cursor.fetchone()
-            return int(first[0]) if first else 0
-        return 0
+        text = sql if isinstance(sql, str) else self.sql(sql)
+        plans = self._open_plans()
+        try:
+            return plans.execute(text, parameters or {})
+        except duckdb.Error as error:
+            raise WarehouseError(_message(error)) from error
 
     def fetch(self, sql: exp.Expr | str, parameters: Parameters | None = None) -> pa.Table:
         """See `Warehouse.fetch`. A HUGEINT (`sum` of integers) arrives as decimal: cast it in the query."""
@@ -100,13 +106,17 @@ class DuckDBWarehouse(Warehouse):
 
     def load(self, place: Place, data: pa.Table, *, columns: Sequence[str] | None = None) -> int:
         """See `Warehouse.load`."""
-        insert = _insertion(place, tuple(columns if columns is not None else data.column_names))
+        names = tuple(columns if columns is not None else data.column_names)
+        if data.num_rows <= FEW and all(data.schema.field(name).type in _LISTED for name in names):
+            lists = {f"v{number}": data.column(name).to_pylist() for number, name in enumerate(names)}
+            return self.execute(_listing(place, names, tuple(data.schema.field(name).type for name in names)), lists)
         connection = self._open_connection()
         connection.register("arriving", data)
         try:
-            return self.execute(insert)
+            return self.execute(_insertion(place, names))
         finally:
             connection.unregister("arriving")
+            self._open_plans().forget()
 
     def columns(self, place: Place) -> dict[str, str]:
         """See `Warehouse.columns`."""
@@ -160,8 +170,7 @@ class DuckDBWarehouse(Warehouse):
 
     def close(self) -> None:
         """See `Warehouse.close`."""
-        connection, self._connection = self._connection, None
-        self._statements.clear()
+        connection, self._connection, self._plans = self._connection, None, None
         try:
             if connection is not None:
                 connection.close()
@@ -170,25 +179,17 @@ class DuckDBWarehouse(Warehouse):
                 self._lock.release()
 
     def _run(self, sql: exp.Expr | str, parameters: Parameters | None) -> duckdb.DuckDBPyConnection:
-        connection = self._open_connection()
         text = sql if isinstance(sql, str) else self.sql(sql)
+        plans = self._open_plans()
         try:
-            statement = self._statement(connection, text)
-            given = parameters or {}
-            used = {name: bound(given[name]) for name in statement.named_parameters if name in given}
-            return connection.execute(statement, used)
+            return plans.run(text, parameters or {})
         except duckdb.Error as error:
             raise WarehouseError(_message(error)) from error
 
-    def _statement(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
-        if (known := self._statements.get(text)) is not None:
-            return known
-        statements = connection.extract_statements(text)
-        if len(statements) != 1:
-            raise WarehouseError(f"expected one statement, got {len(statements)}", code="E605")
-        if len(self._statements) > 2000:
-            self._statements.clear()
-        return self._statements.setdefault(text, statements[0])
+    def _open_plans(self) -> Plans:
+        if self._plans is None:
+            raise WarehouseError("the connection is closed", code="E606")
+        return self._plans
 
     def _open_connection(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
@@ -196,6 +197,8 @@ class DuckDBWarehouse(Warehouse):
         return self._connection
 
     def _rollback(self) -> None:
+        if self._plans is not None:
+            self._plans.rolled_back()
         try:
             self._open_connection().rollback()
         except (duckdb.Error, WarehouseError):
@@ -211,10 +214,24 @@ class DuckDBWarehouse(Warehouse):
 @lru_cache(maxsize=200)
 def _insertion(place: Place, names: tuple[str, ...]) -> str:
     """The statement that appends the registered rows `arriving`."""
-    return exp.Insert(
-        this=exp.Schema(this=table(place), expressions=[exp.to_identifier(name, quoted=True) for name in names]),
-        expression=exp.select(*(exp.column(name, quoted=True) for name in names)).from_("arriving"),
-    ).sql(dialect="duckdb")
+    return _appending(place, names, exp.select(*(exp.column(name, quoted=True) for name in names)).from_("arriving"))
+
+
+@lru_cache(maxsize=200)
+def _listing(place: Place, names: tuple[str, ...], kinds: tuple[pa.DataType, ...]) -> str:
+    """The statement that appends the rows whose columns are its parameters `v0`, `v1`, …, each a list."""
+    columns = [
+        exp.Anonymous(this="unnest", expressions=[
+            exp.cast(exp.Placeholder(this=f"v{number}"), exp.DataType.build(f"{_LISTED[kind]}[]"))
+        ])
+        for number, kind in enumerate(kinds)
+    ]  # fmt: skip
+    return _appending(place, names, exp.select(*columns))
+
+
+def _appending(place: Place, names: tuple[str, ...], rows: exp.Select) -> str:
+    named = [exp.to_identifier(name, quoted=True) for name in names]
+    return exp.Insert(this=exp.Schema(this=table(place), expressions=named), expression=rows).sql(dialect="duckdb")
 
 
 # The wall clock with the offset of the day before, if that shows this time there; else what the zone itself says. So a
