@@ -243,7 +243,7 @@ def _action_row(
         raise TypeError(f"{node.kind} is no action")
     reached = exp.column(f"a{node.index}", table="f")
     columns = [
-        frame("nth"), frame("enrollment_id"), frame("contact_id"), frame("key"),
+        frame("log_at"), frame("enrollment_id"), frame("contact_id"), frame("key"),
         exp.Literal.string(node.id).as_("step"), exp.Literal.string(channel or node.kind).as_("kind"),
         exp.Literal.string(what(step, node.id)).as_("what"), reached.copy().as_("due"),
         _outcome(node, step, parts).as_("outcome"),
@@ -267,7 +267,7 @@ def split_row(node: FlowNode, parts: StepParts, stage: str) -> Action:
     """The arms that enrollments took at a split, as rows of the log."""
     reached = exp.column(f"a{node.index}", table="f")
     columns = [
-        frame("nth"), frame("enrollment_id"), frame("contact_id"), frame("key"),
+        frame("log_at"), frame("enrollment_id"), frame("contact_id"), frame("key"),
         exp.Literal.string(node.id).as_("step"), exp.Literal.string("split").as_("kind"),
         exp.column(arm_column(node.id), table="f", quoted=True).as_("what"), reached.copy().as_("due"),
         exp.Literal.string("ok").as_("outcome"), exp.cast(exp.null(), "json").as_("payload"),

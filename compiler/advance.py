@@ -26,7 +26,7 @@ from compiler.columns import (
 from compiler.condition import Condition
 from compiler.graph import Flow, FlowNode, counted_steps
 from compiler.identity import bucket_tree
-from compiler.lookup import first_between, frame, seconds, tick_at
+from compiler.lookup import TICK_AT, first_between, frame, seconds
 from compiler.messages import HELD, SENT, first_of, skips, status
 from compiler.plan import FRAME, STAGE, Due
 from compiler.workflow import (
@@ -57,6 +57,7 @@ BACK = "back"
 """The column that says who jumped back up in this pass."""
 _NO_BUCKET = exp.cast(exp.null(), "double")
 _P, _L, _U = (exp.column(name, table="f", quoted=True) for name in "plu")
+_NOW = frame(TICK_AT)
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ class Layers:
                 given = test.tree if test is not None else _NEVER
                 self._until(node, _when(exp.GT(this=exp.paren(given), expression=_L), given, _L))
             case WindowStep(window=window):
-                self._until(node, opening(tick_at(), self._shown(node, tick_at()), window, zone))
+                self._until(node, opening(_NOW.copy(), self._shown(node, _NOW.copy()), window, zone))
             case WaitForStep():
                 self._until(node, after(_L, node.step.within, zone) if node.step.within else _NEVER)
                 self._awaited(node, node.step)
@@ -294,7 +295,7 @@ class Layers:
         """Wait until a moment, which becomes `l`; with `at_least` only where `l` is earlier."""
         self._timed(node)
         until, reached = _U, _later(_L, _U) if at_least else _U
-        passed = exp.and_(self._here(node), exp.LTE(this=until, expression=tick_at()))
+        passed = exp.and_(self._here(node), exp.LTE(this=until, expression=_NOW.copy()))
         self._add(node, {
             "p": _when(passed, self._target(node), _P),
             "l": _when(passed, reached, _L),
@@ -374,7 +375,7 @@ class Layers:
         matched = exp.Not(this=exp.Is(this=frame(f"m{n}"), expression=exp.Null()))
         ifs = [(exp.and_(here, matched), self._target(node, "then"), _later(_L, frame(f"m{n}")))]
         if deadline is not None:
-            final = exp.LTE(this=_plus(deadline, self._timing.lateness), expression=tick_at())
+            final = exp.LTE(this=_plus(deadline, self._timing.lateness), expression=_NOW.copy())
             ifs.append((exp.and_(here, final), self._target(node, "else"), deadline))
 
         def moved(old: exp.Expr) -> exp.Expr:
@@ -426,11 +427,11 @@ class Layers:
     def _action(self, node: FlowNode, step: ActionStep) -> None:
         parts = self._parts[node.id]
         here = self._decide(node, step, parts) if parts.holding else self._here(node)
-        late = elapsed_more_than(_L, tick_at(), self._timing.grace)
-        moved = _when(late, tick_at(), _L)
+        late = elapsed_more_than(_L, _NOW.copy(), self._timing.grace)
+        moved = _when(late, _NOW.copy(), _L)
         columns: dict[str, exp.Expr] = {
             "p": _when(here, self._target(node), _P),
-            "l": _when(exp.and_(here, late), tick_at(), _L),
+            "l": _when(exp.and_(here, late), _NOW.copy(), _L),
             f"a{node.index}": _when(here, _L, _NEVER),
             **self._track(node, lambda old: _when(here, moved, old)),
             **self._visit(node, here),
@@ -441,7 +442,7 @@ class Layers:
             columns[f"k{node.index}"] = _when(here, test, exp.false())
             done = exp.and_(done, exp.paren(test))
         if step.expires_after is not None:
-            too_late = elapsed_more_than(_L, tick_at(), step.expires_after.elapsed.total_seconds())
+            too_late = elapsed_more_than(_L, _NOW.copy(), step.expires_after.elapsed.total_seconds())
             done = exp.and_(done, exp.Not(this=exp.paren(too_late)))
         for number, value in enumerate(parts.values.values()):
             columns[f"v{node.index}_{number}"] = exp.Case(ifs=[exp.If(this=here, true=value.tree.copy())])

@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from compiler.catalog import Catalog, Relation
 from compiler.condition import Condition, relation_table
-from compiler.lookup import Fact, Lookup, event, frame, names_match, tick_at
+from compiler.lookup import Fact, Lookup, event, frame, from_frame, names_match, tick_at
 from compiler.ownership import of_merged, owner, with_owner, without_merged
 from compiler.typed import sql_type
 
@@ -433,7 +433,9 @@ def _active_suppressions(catalog: Catalog, who: str, channel: str) -> exp.Select
 # ---------------------------------------------------------------- frames
 
 
-def build(base: exp.Select, needs: Needs, *, row_id: str, events: exp.Expr, trigger: bool) -> exp.Select:
+def build(
+    base: exp.Select, needs: Needs, *, row_id: str, events: exp.Expr, trigger: bool, timed: bool = False
+) -> exp.Select:
     """A frame: the base rows with facts and event aggregates beside them.
 
     Args:
@@ -442,12 +444,14 @@ def build(base: exp.Select, needs: Needs, *, row_id: str, events: exp.Expr, trig
         row_id: the column that identifies a base row.
         events: relation of events to aggregate (alias `e` is added).
         trigger: leave the event that caused the entry out (it never matches).
+        timed: the base rows have the tick's time as `tick_at`.
     """
-    facts = [fact.tree.copy().as_(fact.column, quoted=True) for fact in needs.facts.values()]
+    read = from_frame if timed else exp.maybe_copy
+    facts = [read(fact.tree).as_(fact.column, quoted=True) for fact in needs.facts.values()]
     rows = exp.select("f.*", *facts).from_("base AS f") if facts else exp.select("f.*").from_("base AS f")
     if not needs.lookups:
         return rows.with_("base", as_=base)
-    aggregates = [lookup.aggregate().as_(name) for name, lookup in sorted(needs.lookups.items())]
+    aggregates = [read(lookup.aggregate()).as_(name) for name, lookup in sorted(needs.lookups.items())]
     match: exp.Expr = exp.EQ(this=event("contact_id"), expression=frame("contact_id"))
     match = exp.and_(match, names_match(needs.events))
     if trigger:

@@ -25,6 +25,21 @@ def tick_at() -> exp.Expr:
     return exp.cast(exp.Placeholder(this=TICK_AT), "timestamp")
 
 
+def from_frame(tree: exp.Expr) -> exp.Expr:
+    """A copy of an expression over `f` that reads the tick's time there, not from the parameter.
+
+    A statement without parameters keeps its plan. Sub-selects are left as they are: there a constant is cheaper.
+    """
+    found = tree.copy()
+    inside = list(found.walk(prune=lambda node: isinstance(node, exp.Query)))
+    for node in inside:
+        if isinstance(node, exp.Placeholder) and node.name == TICK_AT and isinstance(cast := node.parent, exp.Cast):
+            if cast is found:
+                return frame(TICK_AT)
+            cast.replace(frame(TICK_AT))
+    return found
+
+
 def seconds(amount: float) -> exp.Expr:
     """An interval of elapsed seconds."""
     return exp.Interval(this=exp.Literal.string(str(int(amount))), unit=exp.var("SECOND"))

@@ -9,7 +9,7 @@ from sqlglot import exp
 from compiler.calendar import elapsed_more_than, shows_between
 from compiler.frames import channel_suffix
 from compiler.identity import bucket_tree
-from compiler.lookup import Fact, frame, seconds, tick_at
+from compiler.lookup import TICK_AT, Fact, frame, seconds, tick_at
 from compiler.workflow import (
     ActionStep,
     ChannelStep,
@@ -98,7 +98,7 @@ def skips(
         found.append((exp.Not(this=exp.paren(test.copy())), "skipped(condition)"))
     if step.expires_after is not None:
         limit = step.expires_after.elapsed.total_seconds()
-        found.append((elapsed_more_than(moment, tick_at(), limit), "skipped(too_late)"))
+        found.append((elapsed_more_than(moment, frame(TICK_AT), limit), "skipped(too_late)"))
     if isinstance(step, MessageStep) and (listed := channels_of(step)):
         first = _message_checks(step, listed[0], require.get(listed[0]), group)
         others = [exp.paren(_refused(step, name, require, group)) for name in listed[1:]]
@@ -116,7 +116,7 @@ def quiet(step: ActionStep, policy: Policy, zone: exp.Expr | None) -> exp.Expr |
     hours = policy.quiet_hours
     if hours is None or hours.from_ == hours.to or not isinstance(step, MessageStep) or step.transactional:
         return None
-    return shows_between(tick_at(), hours.from_, hours.to, zone)
+    return shows_between(frame(TICK_AT), hours.from_, hours.to, zone)
 
 
 def held_out(step: ActionStep, policy: Policy) -> exp.Expr | None:

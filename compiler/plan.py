@@ -18,8 +18,9 @@ from compiler.audience import Audience
 
 SCOPE = "tick_scope"
 SCOPE_COLUMNS = ("enrollment_id", "contact_id", "key", "entry_ref", "entry", "entry_at", "position", "logical_at",
-                 "due_at", "steps", "arms", "visits", "nth")  # fmt: skip
-"""Columns of `tick_scope`: the enrollments that a tick looks at; `nth` is an enrollment's place in the log's order."""
+                 "due_at", "steps", "arms", "visits", "tick_at", "log_at")  # fmt: skip
+"""Columns of `tick_scope`: the enrollments that a tick looks at, with its time; `log_at`: the number in the log where
+those of the enrollment begin."""
 FRAME = "tick_frame"
 STAGE = "tick_stage"
 CANDIDATES = "tick_candidates"
@@ -100,8 +101,8 @@ class EntryRules:
 class Action:
     """One action of the workflow: `rows` selects from the stage that reached it.
 
-    Columns of `rows`: nth, enrollment_id, contact_id, key, step, kind, what, due, outcome, payload, expires_at, visit.
-    `outcome` is `decided` (an intent), `ok` (done by the tick), or `skipped(<reason>)`. A split's arm is its
+    Columns of `rows`: log_at, enrollment_id, contact_id, key, step, kind, what, due, outcome, payload, expires_at,
+    visit. `outcome` is `decided` (an intent), `ok` (done by the tick), or `skipped(<reason>)`. A split's arm is its
     `what`. `word` is the step's key, which the log says; `repeated`: it can be reached more than once.
     """
 
@@ -149,7 +150,7 @@ class Plan:
         exits: enrollment_id, contact_id, key, reason over `tick_scope`; None without goals, exit_when or max_duration.
         frame: makes `tick_frame` from `tick_scope`.
         stages: the layers.
-        moves: over the last stage: nth, enrollment_id, contact_id, key, position, logical_at, due_at, steps, exit,
+        moves: over the last stage: log_at, enrollment_id, contact_id, key, position, logical_at, due_at, steps, exit,
             moved, ordinal, due, and the JSON `arms`, `visits`, NULL where the workflow keeps none.
         refusing: contact_id of those in `tick_contacts` without the consent that `require` asks for, and the channel it
             is about; None if none is.

@@ -27,7 +27,7 @@ from compiler.errors import ConditionError, DefinitionError, Problem, nearest
 from compiler.frames import Needs
 from compiler.graph import Flow, FlowNode, YamlPath, counted_steps, flow
 from compiler.kept import kept, kept_object
-from compiler.lookup import frame, seconds, tick_at
+from compiler.lookup import TICK_AT, frame, from_frame, seconds
 from compiler.messages import (
     HELD,
     SENT_BEFORE,
@@ -139,7 +139,7 @@ class _Planner:
         return self.compiling.problems
 
     def _compile(self, path: YamlPath, text: str, scope: Scope | None = None) -> Condition | None:
-        return self.compiling.compile(path, text, scope or self.scope)
+        return _timed(self.compiling.compile(path, text, scope or self.scope))
 
     def check(self) -> None:
         """Compile every condition and find every destination and template; problems are collected."""
@@ -205,7 +205,7 @@ class _Planner:
             cases.append(exp.If(this=self._has_left(), true=exp.Literal.string("left_audience")))
         if duration is not None:
             end = exp.Add(this=frame("entry_at"), expression=seconds(duration.elapsed.total_seconds()))
-            cases.append(exp.If(this=exp.LT(this=end, expression=tick_at()), true=exp.Literal.string("expired")))
+            cases.append(exp.If(this=exp.LT(this=end, expression=frame(TICK_AT)), true=exp.Literal.string("expired")))
         if not cases:
             return None
         conditions = [*compiled.goals, *compiled.exits]
@@ -215,7 +215,7 @@ class _Planner:
         ).from_(f"{SCOPE} AS s")
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
         built = frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
-                             trigger=self._by_event())  # fmt: skip
+                             trigger=self._by_event(), timed=True)  # fmt: skip
         inner = exp.select(frame("enrollment_id"), frame("contact_id"), frame("key"), exp.Case(ifs=cases).as_("reason"))
         query = exp.select("x.*").from_(inner.from_(built.subquery("f")).subquery("x"))
         return query.where(exp.Not(this=exp.Is(this=exp.column("reason", table="x"), expression=exp.Null())))
@@ -256,7 +256,7 @@ class _Planner:
                          for number, arm in enumerate(step.switch)}  # fmt: skip
                 return StepParts(cases={name: case for name, case in cases.items() if case is not None})
             case WaitUntilStep(wait_until=str() as moment):
-                return StepParts(test=self.compiling.moment((*path, "wait_until"), moment, self.scope))
+                return StepParts(test=_timed(self.compiling.moment((*path, "wait_until"), moment, self.scope)))
             case WaitForStep():
                 return StepParts(waits=self._wait_for(node, step))
             case ActionStep():
@@ -301,7 +301,7 @@ class _Planner:
 
     def _literal_or_value(self, path: YamlPath, value: object) -> Condition | None:
         if isinstance(value, str):
-            return self.compiling.compile(path, value, self.scope, boolean=False)
+            return _timed(self.compiling.compile(path, value, self.scope, boolean=False))
         tree: exp.Expr = exp.convert(value)
         kind = {bool: "boolean", int: "integer", float: "number", type(None): "null"}.get(type(value), "any")
         return Condition(text=str(value), tree=tree, type=kind)
@@ -422,18 +422,18 @@ class _Planner:
         used = {c for node in self.graph.nodes if isinstance(node.step, ActionStep) for c in channels_of(node.step)}
         scope = replace(self.scope, entry=None, enrollment=False, goals=())
         if isinstance(require, str):
-            condition = self._compile(("policy", "require"), require, scope) if used else None
+            condition = self.compiling.compile(("policy", "require"), require, scope) if used else None
             self.compiled.require = dict.fromkeys(sorted(used), condition) if condition is not None else {}
             return
         for channel, text in (require or {}).items():
             if channel in used:
-                condition = self._compile(("policy", "require", channel), text, scope)
+                condition = self.compiling.compile(("policy", "require", channel), text, scope)
                 if condition is not None:
                     self.compiled.require[channel] = condition
 
     def _add_checks(self) -> None:
         """Give each message step what it is checked against: consent, subscription group, what holds it back."""
-        require = {channel: condition.tree for channel, condition in self.compiled.require.items()}
+        require = {channel: from_frame(condition.tree) for channel, condition in self.compiled.require.items()}
         texts, zone = self._texts(), self._timing().zone
         for node in self.graph.nodes:
             if isinstance(node.step, MessageStep):
@@ -518,7 +518,7 @@ class _Planner:
         base = base.join(f"{frames.CONTACTS} AS c", on="c.contact_id = s.contact_id", join_type="left")
         base = base.join(places, on="g.step = s.position", join_type="left")
         return frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
-                            trigger=self._by_event())  # fmt: skip
+                            trigger=self._by_event(), timed=True)  # fmt: skip
 
     def _stages(self, layers: Layers, moves: exp.Select) -> tuple[tuple[Stage, ...], frozenset[str]]:
         """The stages, and what the first one reads of the frame."""
@@ -564,7 +564,7 @@ class _Planner:
         moved: exp.Expr = exp.NEQ(this=p.copy(), expression=frame("p0"))
         moved = exp.or_(moved, back) if self._jumps_back() else moved
         outer = exp.select(
-            frame("nth"), frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
+            frame("log_at"), frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
             exp.Coalesce(this=exp.Case(ifs=ids), expressions=[frame("position")]).as_("position"),
             moment.as_("logical_at"), layers.due().as_("due_at"), steps.as_("steps"), arms.as_("arms"),
             visits.as_("visits"), back.as_("back"),
@@ -587,6 +587,11 @@ class _Planner:
         for condition in [*self.compiled.waiting, *self.compiled.goals, *self.compiled.exits]:
             found |= condition.events
         return found
+
+
+def _timed(condition: Condition | None) -> Condition | None:
+    """A condition about enrollments in the scope, which have the tick's time."""
+    return replace(condition, tree=from_frame(condition.tree)) if condition is not None else None
 
 
 def _leaves(value: object, path: YamlPath) -> Iterator[tuple[str, YamlPath, object]]:

@@ -11,7 +11,7 @@ from compiler.identity import action_identity
 from compiler.plan import Action, Plan, Stage
 from flows.engine.work import Work
 
-_PER_ENROLLMENT = 4096
+NUMBERS = 4096
 """Numbers of the log for each enrollment in a pass: its steps, at most 500 and two each, in the order of the file."""
 
 
@@ -19,22 +19,22 @@ def record(work: Work, plan: Plan, reached: Sequence[tuple[Stage, Sequence[int]]
     """Write the decisions of one plan about the enrollments in scope; `tick_frame` and the stages' tables are there."""
     key = (plan.workflow, str(plan.version))
     actions = [action for stage, indexes in reached for action in stage.actions if action.index in set(indexes)]
-    work.make("tick_moves", plan.moves, *key)
+    work.make("tick_moves", lambda: work.texts.owned(plan, plan.moves), *key)
     work.run(_NO_ACTIONS)
     for action in actions:
         # A statement each: which actions are reached together differs from tick to tick, and their texts are kept.
-        work.add("tick_actions", lambda a=action: _action(work, a), *key, str(action.index), action.kind)
+        work.add("tick_actions", lambda a=action: _action(work, plan, a), *key, str(action.index), action.kind)
     if actions and work.deployment.workflows[plan.workflow].migrations:
         work.run("DELETE FROM tick_actions WHERE action_id IN (SELECT c.action_id FROM completed_actions AS c)")
     given = {"workflow": plan.workflow, "version": plan.version}
     kinds = {row["outcome"]: row["n"] for row in work.rows(_KINDS)} if actions else {}
-    work.run(_JOURNAL, per=_PER_ENROLLMENT, **given)
+    work.run(_JOURNAL, **given)
     if kinds.get("decided"):
         work.run(_OUTBOX, **given)
     written = {action.kind for action in actions}
     _keep(work, written)
     moved = work.run(_MOVE)
-    work.seq += (enrollments + 1) * _PER_ENROLLMENT
+    work.seq += (enrollments + 1) * NUMBERS
     if "unenroll" in written:
         _unenroll(work)
     work.count("moved", moved)
@@ -75,21 +75,20 @@ def _unenroll(work: Work) -> None:
         work.count("exits", left)
 
 
-def _action(work: Work, action: Action) -> exp.Select:
+def _action(work: Work, plan: Plan, action: Action) -> exp.Expr:
     """The rows of a reached action for `tick_actions`: with its id, how the log calls it, and where it goes."""
     template = work.deployment.templates.get(action.template) if action.template else None
     visit = exp.column("visit", table="r") if action.repeated else None
-    first = exp.Mul(this=exp.column("nth", table="r"), expression=exp.Literal.number(_PER_ENROLLMENT))
-    place = exp.Add(this=first, expression=exp.Literal.number(2 * action.index))
-    return exp.select(
+    rows = exp.select(
         "r.*",
-        exp.Add(this=exp.Placeholder(this="seq"), expression=place),
+        exp.Add(this=exp.column("log_at", table="r"), expression=exp.Literal.number(2 * action.index)),
         _text(None if action.kind == "split" else f"{action.word}:{action.what}"),
         _text(action.destination),
         _text(template),
         exp.convert(action.transactional),
         action_identity(exp.column("enrollment_id", table="r"), action.step, visit),
     ).from_(action.rows.subquery("r"))
+    return work.texts.owned(plan, rows)
 
 
 def _text(value: str | None) -> exp.Expr:
@@ -98,7 +97,7 @@ def _text(value: str | None) -> exp.Expr:
 
 _NO_ACTIONS = """
     CREATE OR REPLACE TEMP TABLE tick_actions (
-        nth BIGINT, enrollment_id UUID, contact_id TEXT, key TEXT, step TEXT, kind TEXT, what TEXT, due TIMESTAMP,
+        log_at BIGINT, enrollment_id UUID, contact_id TEXT, key TEXT, step TEXT, kind TEXT, what TEXT, due TIMESTAMP,
         outcome TEXT, payload JSON, expires_at TIMESTAMP, visit INTEGER, seq BIGINT, word TEXT, destination TEXT,
         template_hash TEXT, transactional BOOLEAN, action_id UUID
     )
@@ -115,7 +114,7 @@ _JOURNAL = """
             CASE WHEN a.kind IN ('set', 'score', 'campaign', 'emit', 'enroll') THEN a.payload END AS details
         FROM tick_actions AS a
         UNION ALL
-        SELECT $seq + m.nth * $per + 2 * m.ordinal + 1, m.enrollment_id, m.contact_id, m.key,
+        SELECT m.log_at + 2 * m.ordinal + 1, m.enrollment_id, m.contact_id, m.key,
             CASE WHEN m.exit IS NULL THEN m.position END, CASE WHEN m.exit IS NULL THEN 'rest' ELSE 'exit' END, NULL,
             m.exit, CASE WHEN m.exit IS NULL THEN m.logical_at END, NULL,
             CASE WHEN m.exit IS NULL AND coalesce(m.steps, m.arms, m.visits) IS NOT NULL

@@ -25,7 +25,7 @@ from flows.engine.audiences import AudiencesFailed, end_audiences, find_edges
 from flows.engine.clock import Clock
 from flows.engine.controls import paused
 from flows.engine.crash import crash_point
-from flows.engine.decisions import record
+from flows.engine.decisions import NUMBERS, record
 from flows.engine.deployment import BEGINNING, Deployment
 from flows.engine.holding import Held
 from flows.engine.merging import merge_contacts
@@ -318,7 +318,7 @@ class _Tick:
     def _scope(self, plan: Plan, which: str, *, every: bool, turn: int | None = None) -> int:
         return self.work.run(
             which, workflow=plan.workflow, version=plan.version, wakes=sorted(plan.wakes), every=every,
-            reads_entry=plan.reads_entry, tells=plan.tells, turn=turn,
+            reads_entry=plan.reads_entry, tells=plan.tells, turn=turn, per=NUMBERS,
         )  # fmt: skip
 
     def _exits(self, plan: Plan, which: str) -> None:
@@ -347,11 +347,10 @@ class _Tick:
     def _round(self, plan: Plan, due: int) -> None:
         """Take the `due` enrollments in `tick_scope` as far as they can go down the file."""
         work = self.work
-        key = (plan.workflow, str(plan.version))
-        work.make(FRAME, plan.frame, *key)
+        work.make_own(plan, FRAME, plan.frame)
         reached: list[tuple[Stage, list[int]]] = []
         for stage in plan.stages:
-            work.make(stage.name, stage.query, *key)
+            work.make_own(plan, stage.name, stage.query)
             reached.append((stage, self._reached(plan, stage)))
         record(work, plan, reached, due)
 
@@ -364,7 +363,7 @@ class _Tick:
                 exp.Count(this=exp.column(f"a{index}")).as_(f"a{index}")
                 for index in dict.fromkeys(action.index for action in stage.actions)
             )
-        ).from_(stage.name)
+        ).from_(self.work.texts.own(plan, stage.name))
         text = self.work.texts.text(
             ("reached", plan.workflow, str(plan.version), stage.name), counts, self.work.warehouse
         )
@@ -439,12 +438,13 @@ _LAST = """
 _COLUMNS = """
     CREATE OR REPLACE TEMP TABLE tick_scope AS
     SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, CASE WHEN $reads_entry THEN n.entry END AS entry,
-        n.entry_at, n.position, n.logical_at, n.due_at, n.steps, n.arms, n.visits
+        n.entry_at, n.position, n.logical_at, n.due_at, n.steps, n.arms, n.visits,
+        CAST($tick_at AS TIMESTAMP) AS tick_at
 """
-_NTH = """, row_number() OVER (
+_LOG_AT = """, $seq + $per * row_number() OVER (
         ORDER BY coalesce(n.due_at, n.logical_at), n.contact_id, CASE WHEN $tells THEN n.entry_at END,
             CASE WHEN $tells THEN n.entry_ref END, n.enrollment_id
-    ) AS nth
+    ) AS log_at
 """
 _ROWS = """
     FROM enrollments AS n
@@ -458,14 +458,14 @@ _WOKEN = """
 _LOOKED_AT = _ROWS + " AND ($every OR " + _WOKEN + ")"
 _ACTIVE = _COLUMNS + _LOOKED_AT
 # Side by side with those at the same step: most layers then leave whole vectors of rows as they are.
-_STANDING = _COLUMNS + _NTH + _LOOKED_AT + " ORDER BY n.position"
+_STANDING = _COLUMNS + _LOG_AT + _LOOKED_AT + " ORDER BY n.position"
 _BACK = (
-    _COLUMNS + _NTH + _ROWS + " AND n.enrollment_id IN (SELECT m.enrollment_id FROM tick_moves AS m WHERE m.back) "
+    _COLUMNS + _LOG_AT + _ROWS + " AND n.enrollment_id IN (SELECT m.enrollment_id FROM tick_moves AS m WHERE m.back) "
     "ORDER BY n.position"
 )
 _IN_TURN = (
     _COLUMNS
-    + _NTH
+    + _LOG_AT
     + _LOOKED_AT
     + " AND coalesce((SELECT l.turn FROM tick_later AS l WHERE l.enrollment_id = n.enrollment_id), 1) = $turn "
     "ORDER BY n.position"

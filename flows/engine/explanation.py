@@ -356,7 +356,8 @@ _NEWEST = " ORDER BY CASE WHEN x.exit IS NULL THEN 0 ELSE 1 END, x.entry_at DESC
 _ENROLLMENTS = "SELECT x.* FROM (" + _AT + ") AS x" + _NEWEST + "5"
 _SCOPE = (
     "CREATE OR REPLACE TEMP TABLE tick_scope AS SELECT x.enrollment_id, x.contact_id, x.key, x.entry_ref, x.entry, "
-    "x.entry_at, x.position, x.logical_at, x.due_at, x.steps, x.arms, x.visits FROM (" + _AT + ") AS x" + _NEWEST + "1"
+    "x.entry_at, x.position, x.logical_at, x.due_at, x.steps, x.arms, x.visits, CAST($tick_at AS TIMESTAMP) AS tick_at "
+    "FROM (" + _AT + ") AS x" + _NEWEST + "1"
 )
 _CONSIDERED = """
     SELECT j.due, j.executed_at, j.outcome, j.cause FROM journal AS j

@@ -96,7 +96,7 @@ _VERSIONS = "SELECT DISTINCT workflow, version FROM tick_claimed"
 _SCOPE = """
     CREATE OR REPLACE TEMP TABLE tick_scope AS
     SELECT n.enrollment_id, n.contact_id, n.key, n.entry_ref, n.entry, n.entry_at, n.position, n.logical_at, n.due_at,
-        n.steps, n.arms, n.visits
+        n.steps, n.arms, n.visits, CAST($tick_at AS TIMESTAMP) AS tick_at
     FROM enrollments AS n
     WHERE n.workflow = $workflow AND n.version = $version
         AND n.enrollment_id IN (SELECT enrollment_id FROM tick_claimed)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlglot import exp
 
+from compiler.plan import FRAME, STAGE, Plan
 from flows.engine.deployment import Deployment
 from flows.engine.holding import Holding
 from flows.journal.tables import StateTables
@@ -20,6 +21,22 @@ class Texts:
 
     def __init__(self) -> None:
         self._texts: dict[tuple[str, ...], str] = {}
+        self._owners: dict[tuple[str, int], int] = {}
+
+    def own(self, plan: Plan, table: str) -> str:
+        """The name of a plan's frame or stage in this deployment.
+
+        Their columns differ from plan to plan, and a table that keeps its columns need not be made anew.
+        """
+        return f"{table}_of_{self._owners.setdefault((plan.workflow, plan.version), len(self._owners))}"
+
+    def owned(self, plan: Plan, tree: exp.Expr) -> exp.Expr:
+        """A copy of a plan's tree that reads the frame and the stages by those names."""
+        found = tree.copy()
+        for table in found.find_all(exp.Table):
+            if not table.db and table.name.startswith((FRAME, STAGE)):
+                table.set("this", exp.to_identifier(self.own(plan, table.name)))
+        return found
 
     def text(self, key: tuple[str, ...], tree: exp.Expr | Any, warehouse: Warehouse) -> str:
         """The text of a tree known by a key; `tree` is called when it is a function and the text is not known."""
@@ -76,6 +93,11 @@ class Work:
 
         text = self.texts.text((table, *key), create, self.warehouse)
         return self.warehouse.execute(text, {**self.parameters, **(parameters or {})})
+
+    def make_own(self, plan: Plan, table: str, tree: exp.Expr) -> int:
+        """As `make`, for a table that only this plan has."""
+        own = self.texts.own(plan, table)
+        return self.make(own, lambda: self.texts.owned(plan, tree), plan.workflow, str(plan.version))
 
     def add(self, table: str, tree: exp.Expr | Any, *key: str) -> int:
         """Append the rows of a query to a table, column by column in order; the text is cached as `make`'s is."""

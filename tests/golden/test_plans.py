@@ -74,8 +74,8 @@ def _prepare(warehouse: Warehouse, made: Plan, catalog: Catalog) -> None:
         "create temp table tick_scope as select $id::uuid as enrollment_id, 'p1' as contact_id, 'a1' as key, "
         "'a1' as entry_ref, '{}'::json as entry, $entered::timestamp as entry_at, $position as position, "
         "$entered::timestamp as logical_at, $entered::timestamp + interval 1 hour as due_at, '{}'::json as steps, "
-        "'{}'::json as arms, '{}'::json as visits, 1 as nth",
-        {"id": UUID(int=1), "entered": NOW - timedelta(hours=3), "position": made.first_step},
+        "'{}'::json as arms, '{}'::json as visits, $tick_at::timestamp as tick_at, 1 as log_at",
+        {"id": UUID(int=1), "tick_at": NOW, "entered": NOW - timedelta(hours=3), "position": made.first_step},
     )
 
 

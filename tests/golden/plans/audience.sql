@@ -206,7 +206,8 @@ WITH base AS (
     s.logical_at,
     s.due_at,
     s.steps,
-    s.nth,
+    s.tick_at,
+    s.log_at,
     "c"."c_person_id",
     COALESCE(c.tz, 'UTC') AS tz,
     g.p0
@@ -232,10 +233,11 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."due_at",
     "f"."enrollment_id",
     "f"."key",
-    "f"."nth",
+    "f"."log_at",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     f.p0 AS "p",
     f.logical_at AS "l"
   FROM tick_frame AS f
@@ -246,10 +248,11 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."enrollment_id",
     "f"."key",
     "f"."l",
-    "f"."nth",
+    "f"."log_at",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     CASE
       WHEN "f"."p" = 0
       THEN CASE
@@ -272,16 +275,12 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."due_at",
     "f"."enrollment_id",
     "f"."key",
-    "f"."nth",
+    "f"."log_at",
     "f"."p0",
     "f"."position",
     "f"."steps",
     CASE WHEN "f"."p" = 1 THEN 2 ELSE "f"."p" END AS "p",
-    CASE
-      WHEN "f"."p" = 1 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
-      THEN CAST($tick_at AS TIMESTAMP)
-      ELSE "f"."l"
-    END AS "l",
+    CASE WHEN "f"."p" = 1 AND f.tick_at > "f"."l" + INTERVAL '3600' SECOND THEN f.tick_at ELSE "f"."l" END AS "l",
     CASE WHEN "f"."p" = 1 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a1"
   FROM l1 AS f
 )
@@ -292,7 +291,7 @@ SELECT
   "f"."enrollment_id",
   "f"."key",
   "f"."l",
-  "f"."nth",
+  "f"."log_at",
   "f"."p",
   "f"."p0",
   "f"."position",
@@ -302,7 +301,7 @@ FROM l2 AS f;
 -- 5 · action mark
 -- tag reader: who reached it in this tick
 SELECT
-  f.nth,
+  f.log_at,
   f.enrollment_id,
   f.contact_id,
   f.key,
@@ -325,7 +324,7 @@ SELECT
   x.*
 FROM (
   SELECT
-    f.nth,
+    f.log_at,
     f.enrollment_id,
     f.contact_id,
     f.key,

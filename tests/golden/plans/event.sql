@@ -108,7 +108,8 @@ WITH base AS (
     s.logical_at,
     s.due_at,
     s.steps,
-    s.nth,
+    s.tick_at,
+    s.log_at,
     "c"."c_given_name",
     "c"."m_email",
     "c"."m_bounced",
@@ -158,13 +159,14 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."enrollment_id",
     "f"."entry_at",
     "f"."key",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     "f"."tz",
     f.p0 AS "p",
     f.logical_at AS "l",
@@ -180,14 +182,15 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."entry_at",
     "f"."key",
     "f"."l",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     "f"."tz",
     CASE WHEN "f"."p" = 0 THEN "f"."l" + INTERVAL '3600' SECOND ELSE "f"."u" END AS "u"
   FROM l0 AS f
@@ -200,17 +203,18 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."enrollment_id",
     "f"."entry_at",
     "f"."key",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     "f"."tz",
     "f"."u",
-    CASE WHEN "f"."p" = 0 AND "f"."u" <= CAST($tick_at AS TIMESTAMP) THEN 1 ELSE "f"."p" END AS "p",
-    CASE WHEN "f"."p" = 0 AND "f"."u" <= CAST($tick_at AS TIMESTAMP) THEN "f"."u" ELSE "f"."l" END AS "l"
+    CASE WHEN "f"."p" = 0 AND "f"."u" <= f.tick_at THEN 1 ELSE "f"."p" END AS "p",
+    CASE WHEN "f"."p" = 0 AND "f"."u" <= f.tick_at THEN "f"."u" ELSE "f"."l" END AS "l"
   FROM l1u AS f
 ), l2 AS NOT MATERIALIZED (
   SELECT
@@ -221,21 +225,18 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."enrollment_id",
     "f"."entry_at",
     "f"."key",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     "f"."tz",
     "f"."u",
     CASE WHEN "f"."p" = 1 THEN 2 ELSE "f"."p" END AS "p",
-    CASE
-      WHEN "f"."p" = 1 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
-      THEN CAST($tick_at AS TIMESTAMP)
-      ELSE "f"."l"
-    END AS "l",
+    CASE WHEN "f"."p" = 1 AND f.tick_at > "f"."l" + INTERVAL '3600' SECOND THEN f.tick_at ELSE "f"."l" END AS "l",
     CASE WHEN "f"."p" = 1 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a1"
   FROM l1 AS f
 ), l3u AS NOT MATERIALIZED (
@@ -249,14 +250,15 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."entry_at",
     "f"."key",
     "f"."l",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     CASE
       WHEN "f"."p" = 2
       THEN CASE
@@ -278,14 +280,15 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."enrollment_id",
     "f"."key",
     "f"."l",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     "f"."u",
     CASE
       WHEN "f"."p" = 2
@@ -301,25 +304,26 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."due_at",
     "f"."enrollment_id",
     "f"."key",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     "f"."u",
     CASE
       WHEN "f"."p" = 2 AND NOT f.m2 IS NULL
       THEN 3
-      WHEN "f"."p" = 2 AND "f"."u" <= CAST($tick_at AS TIMESTAMP)
+      WHEN "f"."p" = 2 AND "f"."u" <= f.tick_at
       THEN 4
       ELSE "f"."p"
     END AS "p",
     CASE
       WHEN "f"."p" = 2 AND NOT f.m2 IS NULL
       THEN CASE WHEN f.m2 > "f"."l" THEN f.m2 ELSE "f"."l" END
-      WHEN "f"."p" = 2 AND "f"."u" <= CAST($tick_at AS TIMESTAMP)
+      WHEN "f"."p" = 2 AND "f"."u" <= f.tick_at
       THEN "f"."u"
       ELSE "f"."l"
     END AS "l"
@@ -332,20 +336,17 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."due_at",
     "f"."enrollment_id",
     "f"."key",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
+    "f"."tick_at",
     "f"."u",
     CASE WHEN "f"."p" = 3 THEN 5 ELSE "f"."p" END AS "p",
-    CASE
-      WHEN "f"."p" = 3 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
-      THEN CAST($tick_at AS TIMESTAMP)
-      ELSE "f"."l"
-    END AS "l",
+    CASE WHEN "f"."p" = 3 AND f.tick_at > "f"."l" + INTERVAL '3600' SECOND THEN f.tick_at ELSE "f"."l" END AS "l",
     CASE WHEN "f"."p" = 3 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a3"
   FROM l3 AS f
 ), l5 AS NOT MATERIALIZED (
@@ -357,20 +358,16 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."due_at",
     "f"."enrollment_id",
     "f"."key",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
     "f"."u",
     CASE WHEN "f"."p" = 4 THEN 5 ELSE "f"."p" END AS "p",
-    CASE
-      WHEN "f"."p" = 4 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
-      THEN CAST($tick_at AS TIMESTAMP)
-      ELSE "f"."l"
-    END AS "l",
+    CASE WHEN "f"."p" = 4 AND f.tick_at > "f"."l" + INTERVAL '3600' SECOND THEN f.tick_at ELSE "f"."l" END AS "l",
     CASE WHEN "f"."p" = 4 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a4"
   FROM l4 AS f
 )
@@ -384,10 +381,10 @@ SELECT
   "f"."enrollment_id",
   "f"."key",
   "f"."l",
+  "f"."log_at",
   "f"."m_bounced",
   "f"."m_email",
   "f"."m_unsubscribed",
-  "f"."nth",
   "f"."p",
   "f"."p0",
   "f"."position",
@@ -398,7 +395,7 @@ FROM l5 AS f;
 -- 5 · action thanks
 -- email thanks through post: who reached it in this tick
 SELECT
-  f.nth,
+  f.log_at,
   f.enrollment_id,
   f.contact_id,
   f.key,
@@ -425,7 +422,7 @@ WHERE
 -- 6 · action interested
 -- tag interested: who reached it in this tick
 SELECT
-  f.nth,
+  f.log_at,
   f.enrollment_id,
   f.contact_id,
   f.key,
@@ -444,7 +441,7 @@ WHERE
 -- 7 · action tell
 -- notify baker through post: who reached it in this tick
 SELECT
-  f.nth,
+  f.log_at,
   f.enrollment_id,
   f.contact_id,
   f.key,
@@ -476,7 +473,7 @@ SELECT
   x.*
 FROM (
   SELECT
-    f.nth,
+    f.log_at,
     f.enrollment_id,
     f.contact_id,
     f.key,

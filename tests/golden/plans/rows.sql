@@ -95,7 +95,8 @@ WITH base AS (
     s.logical_at,
     s.due_at,
     s.steps,
-    s.nth,
+    s.tick_at,
+    s.log_at,
     "c"."c_given_name",
     "c"."m_email",
     "c"."m_bounced",
@@ -130,14 +131,15 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."due_at",
     "f"."enrollment_id",
     "f"."key",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
     "f"."tag_reader",
+    "f"."tick_at",
     f.p0 AS "p",
     f.logical_at AS "l"
   FROM tick_frame AS f
@@ -148,19 +150,15 @@ WITH l0 AS NOT MATERIALIZED (
     "f"."due_at",
     "f"."enrollment_id",
     "f"."key",
+    "f"."log_at",
     "f"."m_bounced",
     "f"."m_email",
     "f"."m_unsubscribed",
-    "f"."nth",
     "f"."p0",
     "f"."position",
     "f"."steps",
     CASE WHEN "f"."p" = 0 THEN 1 ELSE "f"."p" END AS "p",
-    CASE
-      WHEN "f"."p" = 0 AND CAST($tick_at AS TIMESTAMP) > "f"."l" + INTERVAL '3600' SECOND
-      THEN CAST($tick_at AS TIMESTAMP)
-      ELSE "f"."l"
-    END AS "l",
+    CASE WHEN "f"."p" = 0 AND f.tick_at > "f"."l" + INTERVAL '3600' SECOND THEN f.tick_at ELSE "f"."l" END AS "l",
     CASE WHEN "f"."p" = 0 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a0",
     CASE WHEN "f"."p" = 0 THEN COALESCE(NOT f.tag_reader, FALSE) ELSE FALSE END AS "k0"
   FROM l0 AS f
@@ -174,10 +172,10 @@ SELECT
   "f"."k0",
   "f"."key",
   "f"."l",
+  "f"."log_at",
   "f"."m_bounced",
   "f"."m_email",
   "f"."m_unsubscribed",
-  "f"."nth",
   "f"."p",
   "f"."p0",
   "f"."position",
@@ -187,7 +185,7 @@ FROM l1 AS f;
 -- 5 · action mail
 -- email thanks through post: who reached it in this tick
 SELECT
-  f.nth,
+  f.log_at,
   f.enrollment_id,
   f.contact_id,
   f.key,
@@ -222,7 +220,7 @@ SELECT
   x.*
 FROM (
   SELECT
-    f.nth,
+    f.log_at,
     f.enrollment_id,
     f.contact_id,
     f.key,
