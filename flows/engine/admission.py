@@ -174,11 +174,12 @@ def _candidates(work: Work, plan: Plan, triggered: bool, asked: bool) -> exp.Exp
     ])  # fmt: skip
     candidates = exp.Subquery(this=query, alias=exp.TableAlias(this=exp.to_identifier("c")))
     identified = exp.select("c.*", candidate.as_("candidate_id")).from_(candidates)
-    known = exp.select("1").from_(exp.alias_(work.state["candidates"], "k", table=True))
-    known = known.where("k.candidate_id = n.candidate_id")
-    known = known.where(exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(plan.workflow)))
+    known = exp.alias_(work.state["candidates"], "k", table=True)
+    mine = exp.EQ(this=exp.column("workflow", table="k"), expression=exp.Literal.string(plan.workflow))
     found = exp.select("n.*", exp.column("candidate_at", table="n").as_("since"), exp.false().as_("waited"))
-    return found.from_(identified.subquery("n")).where(exp.Not(this=exp.Exists(this=known)))
+    found = found.from_(identified.subquery("n"))
+    found = found.join(known, on=exp.and_("k.candidate_id = n.candidate_id", mine), join_type="left")
+    return found.where(exp.Is(this=exp.column("candidate_id", table="k"), expression=exp.null()))
 
 
 def _triggered(plan: Plan) -> exp.Select:
@@ -297,11 +298,7 @@ _RULED = """
             WHEN $reentry = 'after_exit' AND p.active > 0 THEN 'reentry'
             WHEN CAST($min_gap AS BIGINT) IS NOT NULL AND p.last_entry IS NOT NULL
                 AND c.candidate_at < p.last_entry + CAST($min_gap AS BIGINT) * INTERVAL '1' SECOND THEN 'min_gap'
-            WHEN (
-                SELECT count(*) FROM enrollments AS n
-                WHERE n.workflow = $workflow AND n.contact_id = c.contact_id AND n.entry_at <= c.candidate_at
-                    AND n.entry_at > c.candidate_at - CAST($per AS BIGINT) * INTERVAL '1' SECOND
-            ) >= $cap THEN 'entry_cap'
+            WHEN r.entered >= $cap THEN 'entry_cap'
             ELSE 'entered'
         END AS verdict
     FROM ordered AS c
@@ -312,6 +309,13 @@ _RULED = """
         WHERE n.workflow = $workflow AND n.contact_id IN (SELECT contact_id FROM tick_candidates)
         GROUP BY n.contact_id, n.key
     ) AS p ON p.contact_id = c.contact_id AND p.key IS NOT DISTINCT FROM c.key
+    LEFT JOIN (
+        SELECT t.candidate_id, count(*) AS entered
+        FROM tick_candidates AS t JOIN enrollments AS n ON n.contact_id = t.contact_id
+        WHERE n.workflow = $workflow AND n.entry_at <= t.candidate_at
+            AND n.entry_at > t.candidate_at - CAST($per AS BIGINT) * INTERVAL '1' SECOND
+        GROUP BY t.candidate_id
+    ) AS r ON r.candidate_id = c.candidate_id
     WHERE c.place = 1
 """
 _RULED_BY_RAMP = (

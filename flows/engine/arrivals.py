@@ -22,6 +22,7 @@ from flows.engine.holding import Held
 from flows.engine.work import Work
 
 KEEP_SEEN = timedelta(days=30)
+_FORGET_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,19 @@ def collect(work: Work, before: Watermarks, pending: datetime | None) -> tuple[W
         return after, {}
     if not first:
         after = _newest(work, before, since)
-    work.make(
-        "tick_matured", lambda: _matured(work), *sorted(work.deployment.trigger_names),
-        parameters={"pending": pending or datetime.max},
-    )  # fmt: skip
-    work.make("tick_arrivals", lambda: _arrivals(work))
+    if pending:
+        work.make(
+            "tick_matured", lambda: _matured(work), *sorted(work.deployment.trigger_names),
+            parameters={"pending": pending},
+        )  # fmt: skip
+    work.make("tick_arrivals", lambda: _arrivals(work, matured=pending is not None), str(pending is not None))
     work.run(_SEE)
     if first:  # nobody waits yet; what the workflows want of history comes below
         work.run("DELETE FROM tick_arrivals")
     if pending:
         work.run(_MATURE)
-    work.run(_FORGET, old=_forget(after, overlap))
+    if work.tick % _FORGET_EVERY == 0:
+        work.run(_FORGET, old=_forget(after, overlap))
     _add_fresh(work, fresh)
     for deployed in back:
         _add_missed(work, deployed, before.absent[deployed.name].tick)
@@ -158,8 +161,10 @@ def _window(work: Work) -> exp.Expr:
     """Rows not seen before: loaded after the watermark minus overlap, or with a higher seq."""
     names = work.deployment.trigger_names
     rows = frames.event_rows(work.deployment.catalog, {}, entry=names, unique=False, ahead=True)
-    seen = exp.select("1").from_(exp.alias_(work.state["event_seen"], "s", table=True)).where("s.event_id = e.event_id")
-    return frames.first_of_each(rows.where(_unread()).where(exp.Not(this=exp.Exists(this=seen))))
+    # An outer join, since what EXISTS is planned as reads the events twice.
+    seen = exp.alias_(work.state["event_seen"], "s", table=True)
+    rows = rows.where(_unread()).join(seen, on="s.event_id = e.event_id", join_type="left")
+    return frames.first_of_each(rows.where(exp.Is(this=exp.column("event_id", table="s"), expression=exp.null())))
 
 
 def _matured(work: Work) -> exp.Expr:
@@ -174,14 +179,13 @@ def _matured(work: Work) -> exp.Expr:
     return frames.first_of_each(rows.where(loaded))
 
 
-def _arrivals(work: Work) -> exp.Expr:
+def _arrivals(work: Work, *, matured: bool) -> exp.Expr:
     columns = ["event_id", "contact_id", "name", "event_time", "loaded_at", "entry"]
     contact = work.deployment.catalog.contact
     known = exp.select(frames.text(contact.relation, contact.id, "m")).from_(relation_table(contact.relation, "m"))
-    both = exp.union(
-        exp.select(*columns).from_("tick_window AS w").where("w.event_time <= $tick_at"),
-        exp.select(*columns).from_("tick_matured AS w"), distinct=False,
-    )  # fmt: skip
+    both: exp.Query = exp.select(*columns).from_("tick_window AS w").where("w.event_time <= $tick_at")
+    if matured:
+        both = exp.union(both, exp.select(*columns).from_("tick_matured AS w"), distinct=False)
     missed_by = exp.cast(exp.null(), "text").as_("missed_by")
     rows = exp.select(*columns, exp.false().as_("fresh"), missed_by).from_(both.subquery("a"))
     rows = rows.where(exp.In(this=exp.column("contact_id", table="a"), query=exp.Subquery(this=known)))

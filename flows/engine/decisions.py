@@ -152,8 +152,8 @@ _TAGGED_AGAIN = (
 )
 _TAG = (
     "INSERT INTO contact_tags SELECT t.contact_id, t.what, $tick_at, t.action_id FROM (" + _LAST_TAGS + ") AS t "
-    "WHERE t.kind = 'tag' AND NOT EXISTS (SELECT 1 FROM contact_tags AS c "
-    "WHERE c.contact_id = t.contact_id AND c.tag = t.what)"
+    "LEFT JOIN contact_tags AS c ON c.contact_id = t.contact_id AND c.tag = t.what "
+    "WHERE t.kind = 'tag' AND c.tag IS NULL"
 )
 _LAST_FIELDS = """
     SELECT contact_id, name, value, action_id FROM (
