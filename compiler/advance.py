@@ -58,6 +58,9 @@ BACK = "back"
 _NO_BUCKET = exp.cast(exp.null(), "double")
 _P, _L, _U = (exp.column(name, table="f", quoted=True) for name in "plu")
 _NOW = frame(TICK_AT)
+_ALONG = ("p", "l", "u", SENT, BACK)
+_ROW = "log_at"
+"""The column that tells the enrollments of a pass apart."""
 
 
 @dataclass(frozen=True)
@@ -201,11 +204,21 @@ class Layers:
     # ------------------------------------------------------------ one stage
 
     def _stage(self, nodes: Sequence[FlowNode], needed: set[str], before: str | None) -> tuple[exp.Select, set[str]]:
-        """The query of a stage and what it reads of the table before; a layer hands on what is read later."""
+        """The query of a stage and what it reads of the table before; a layer hands on what later ones read.
+
+        What no layer of it changes is joined to the last one: an engine makes room for each column of each layer.
+        """
         self._layers = []
         for node in nodes:
             self._layer(node)
-        return self._chain(_read(_columns(needed), self._last), needed, before)
+        changed = {*_ALONG, *(column for _, computed in self._layers for column in computed)}
+        beside = needed - changed
+        query = _read(_columns(needed & changed), self._last)
+        query = query.select(*(exp.column(name, table="s", quoted=True) for name in sorted(beside)), copy=False)
+        same = exp.EQ(this=exp.column(_ROW, table="s"), expression=frame(_ROW))
+        query = query.join(exp.alias_(exp.to_table(before or FRAME), "s", table=True), on=same, copy=False)
+        query, read = self._chain(query, (needed & changed) | {_ROW}, before)
+        return query, read | beside
 
     @property
     def _last(self) -> str:

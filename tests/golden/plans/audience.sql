@@ -229,29 +229,15 @@ CREATE OR REPLACE TEMPORARY TABLE tick_stage_0 AS
 WITH l0 AS NOT MATERIALIZED (
   SELECT
     "f"."c_person_id",
-    "f"."contact_id",
-    "f"."due_at",
-    "f"."enrollment_id",
-    "f"."key",
     "f"."log_at",
-    "f"."p0",
-    "f"."position",
-    "f"."steps",
     "f"."tick_at",
     f.p0 AS "p",
     f.logical_at AS "l"
   FROM tick_frame AS f
 ), l1 AS NOT MATERIALIZED (
   SELECT
-    "f"."contact_id",
-    "f"."due_at",
-    "f"."enrollment_id",
-    "f"."key",
     "f"."l",
     "f"."log_at",
-    "f"."p0",
-    "f"."position",
-    "f"."steps",
     "f"."tick_at",
     CASE
       WHEN "f"."p" = 0
@@ -271,14 +257,7 @@ WITH l0 AS NOT MATERIALIZED (
   FROM l0 AS f
 ), l2 AS NOT MATERIALIZED (
   SELECT
-    "f"."contact_id",
-    "f"."due_at",
-    "f"."enrollment_id",
-    "f"."key",
     "f"."log_at",
-    "f"."p0",
-    "f"."position",
-    "f"."steps",
     CASE WHEN "f"."p" = 1 THEN 2 ELSE "f"."p" END AS "p",
     CASE WHEN "f"."p" = 1 AND f.tick_at > "f"."l" + INTERVAL '3600' SECOND THEN f.tick_at ELSE "f"."l" END AS "l",
     CASE WHEN "f"."p" = 1 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a1"
@@ -286,17 +265,19 @@ WITH l0 AS NOT MATERIALIZED (
 )
 SELECT
   "f"."a1",
-  "f"."contact_id",
-  "f"."due_at",
-  "f"."enrollment_id",
-  "f"."key",
   "f"."l",
-  "f"."log_at",
   "f"."p",
-  "f"."p0",
-  "f"."position",
-  "f"."steps"
-FROM l2 AS f;
+  "s"."contact_id",
+  "s"."due_at",
+  "s"."enrollment_id",
+  "s"."key",
+  "s"."log_at",
+  "s"."p0",
+  "s"."position",
+  "s"."steps"
+FROM l2 AS f
+JOIN tick_frame AS s
+  ON s.log_at = f.log_at;
 
 -- 5 · action mark
 -- tag reader: who reached it in this tick

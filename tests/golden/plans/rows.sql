@@ -126,18 +126,7 @@ FROM base AS f;
 CREATE OR REPLACE TEMPORARY TABLE tick_stage_0 AS
 WITH l0 AS NOT MATERIALIZED (
   SELECT
-    "f"."c_given_name",
-    "f"."contact_id",
-    "f"."due_at",
-    "f"."enrollment_id",
-    "f"."key",
     "f"."log_at",
-    "f"."m_bounced",
-    "f"."m_email",
-    "f"."m_unsubscribed",
-    "f"."p0",
-    "f"."position",
-    "f"."steps",
     "f"."tag_reader",
     "f"."tick_at",
     f.p0 AS "p",
@@ -145,18 +134,7 @@ WITH l0 AS NOT MATERIALIZED (
   FROM tick_frame AS f
 ), l1 AS NOT MATERIALIZED (
   SELECT
-    "f"."c_given_name",
-    "f"."contact_id",
-    "f"."due_at",
-    "f"."enrollment_id",
-    "f"."key",
     "f"."log_at",
-    "f"."m_bounced",
-    "f"."m_email",
-    "f"."m_unsubscribed",
-    "f"."p0",
-    "f"."position",
-    "f"."steps",
     CASE WHEN "f"."p" = 0 THEN 1 ELSE "f"."p" END AS "p",
     CASE WHEN "f"."p" = 0 AND f.tick_at > "f"."l" + INTERVAL '3600' SECOND THEN f.tick_at ELSE "f"."l" END AS "l",
     CASE WHEN "f"."p" = 0 THEN "f"."l" ELSE CAST(NULL AS TIMESTAMP) END AS "a0",
@@ -165,22 +143,24 @@ WITH l0 AS NOT MATERIALIZED (
 )
 SELECT
   "f"."a0",
-  "f"."c_given_name",
-  "f"."contact_id",
-  "f"."due_at",
-  "f"."enrollment_id",
   "f"."k0",
-  "f"."key",
   "f"."l",
-  "f"."log_at",
-  "f"."m_bounced",
-  "f"."m_email",
-  "f"."m_unsubscribed",
   "f"."p",
-  "f"."p0",
-  "f"."position",
-  "f"."steps"
-FROM l1 AS f;
+  "s"."c_given_name",
+  "s"."contact_id",
+  "s"."due_at",
+  "s"."enrollment_id",
+  "s"."key",
+  "s"."log_at",
+  "s"."m_bounced",
+  "s"."m_email",
+  "s"."m_unsubscribed",
+  "s"."p0",
+  "s"."position",
+  "s"."steps"
+FROM l1 AS f
+JOIN tick_frame AS s
+  ON s.log_at = f.log_at;
 
 -- 5 · action mail
 -- email thanks through post: who reached it in this tick
