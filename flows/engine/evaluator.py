@@ -446,6 +446,7 @@ _LOG_AT = """, $seq + $per * row_number() OVER (
             CASE WHEN $tells THEN n.entry_ref END, n.enrollment_id
     ) AS log_at
 """
+_NO_LOG = ", CAST(NULL AS BIGINT) AS log_at"
 _ROWS = """
     FROM enrollments AS n
     WHERE n.workflow = $workflow AND n.version = $version AND n.exit IS NULL
@@ -456,7 +457,7 @@ _WOKEN = """
     ))
 """
 _LOOKED_AT = _ROWS + " AND ($every OR " + _WOKEN + ")"
-_ACTIVE = _COLUMNS + _LOOKED_AT
+_ACTIVE = _COLUMNS + _NO_LOG + _LOOKED_AT
 # Side by side with those at the same step: most layers then leave whole vectors of rows as they are.
 _STANDING = _COLUMNS + _LOG_AT + _LOOKED_AT + " ORDER BY n.position"
 _BACK = (
@@ -470,8 +471,8 @@ _IN_TURN = (
     + " AND coalesce((SELECT l.turn FROM tick_later AS l WHERE l.enrollment_id = n.enrollment_id), 1) = $turn "
     "ORDER BY n.position"
 )
-_CONTENDED = _COLUMNS + _NTH + _ROWS + " AND n.enrollment_id IN (SELECT t.enrollment_id FROM tick_turns AS t)"
-_ENTERED = _COLUMNS + _ROWS + " AND n.entered_tick = $tick"
+_CONTENDED = _COLUMNS + _LOG_AT + _ROWS + " AND n.enrollment_id IN (SELECT t.enrollment_id FROM tick_turns AS t)"
+_ENTERED = _COLUMNS + _NO_LOG + _ROWS + " AND n.entered_tick = $tick"
 _CONCERNED = """
     CREATE OR REPLACE TEMP TABLE tick_concerned AS
     SELECT contact_id FROM enrollments WHERE exit IS NULL AND due_at <= $tick_at

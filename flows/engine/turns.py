@@ -70,9 +70,10 @@ def _find_dues(work: Work, plan: Plan, scope: Callable[[Plan], int], *, every_on
         return
     key = (plan.workflow, str(plan.version))
     scope(plan)
-    work.make(FRAME, plan.frame, *key)
+    work.make_own(plan, FRAME, plan.frame)
     for row in standing:
-        work.make("tick_dues", plan.dues[row["position"]].query, *key, row["position"])
+        step = str(row["position"])
+        work.make("tick_dues", lambda s=step: work.texts.owned(plan, plan.dues[s].query), *key, step)
         work.run(_GOES_ON)
 
 
