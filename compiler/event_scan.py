@@ -17,7 +17,6 @@ from compiler.catalog import Catalog, Relation
 from compiler.condition import relation_table
 from compiler.frames import Needs
 from compiler.lookup import Lookup, event, names_match, seconds, tick_at
-from compiler.typed import sql_type
 
 WIDTH = 60
 """Bits of a whole number."""
@@ -33,7 +32,6 @@ SAMPLE = 10_000
 """So many ids tell whether a model's ids ascend."""
 _NAME = "penstock_name"
 """Column of a scan of the model: the event's name as a bit, found once per row and not once per aggregate."""
-_INTEGERS = frozenset({"smallint", "int", "integer", "bigint"})
 
 
 @dataclass(frozen=True)
@@ -72,16 +70,16 @@ class EventScan:
     def _plain_keys(self) -> bool:
         """Whether contacts and their events are joined by the ids as they stand there, not as text."""
         contact, events = self.catalog.contact, self.catalog.events
-        return _kind(contact.relation, contact.id) == _kind(events.relation, events.contact)
+        return frames.id_kind(contact.relation, contact.id) == frames.id_kind(events.relation, events.contact)
 
     def contact_key(self, relation: Relation, column: str) -> exp.Expr:
         """The id of a contact, in a row `m` of a relation, as it is compared."""
-        return _as_it_stands(relation, column, "m") if self._plain_keys else frames.text(relation, column, "m")
+        return frames.id_as_it_stands(relation, column, "m") if self._plain_keys else frames.text(relation, column, "m")
 
     def as_contact_key(self, text: exp.Expr) -> exp.Expr:
         """The id of a contact that is text as it is compared; NULL when it cannot be one."""
         contact = self.catalog.contact
-        return _as_model_id(text, contact.relation, contact.id) if self._plain_keys else text.copy()
+        return frames.id_in_model(text, contact.relation, contact.id) if self._plain_keys else text.copy()
 
     # ------------------------------------------------------------ the aggregates
 
@@ -104,7 +102,7 @@ class EventScan:
             rows = rows.where(exp.Not(this=known))
         if own:
             again = exp.select("1").from_(f"{REPEATED} AS r").where(
-                exp.EQ(this=exp.column("id", table="r"), expression=_as_it_stands(relation, events.id, "m"))
+                exp.EQ(this=exp.column("id", table="r"), expression=frames.id_as_it_stands(relation, events.id, "m"))
             )  # fmt: skip
             rows = rows.where(exp.Not(this=exp.Exists(this=again)))
         return rows
@@ -247,7 +245,7 @@ class EventScan:
     @property
     def whole_ids(self) -> bool:
         """Whether the model's ids are whole numbers, so that `ascent` and `torn` can be asked."""
-        return _kind(self.catalog.events.relation, self.catalog.events.id) == "integer"
+        return frames.id_kind(self.catalog.events.relation, self.catalog.events.id) == "integer"
 
     def ascent(self) -> exp.Select:
         """Of the first ids of the model: `n`, how many are `rising`, the least `low` and the greatest `high`."""
@@ -279,7 +277,7 @@ class EventScan:
     def _ids(self) -> exp.Select:
         """The ids of the model's events as far back as some condition counts, whatever their names."""
         relation = self.catalog.events.relation
-        place = _as_it_stands(relation, self.catalog.events.id, "m")
+        place = frames.id_as_it_stands(relation, self.catalog.events.id, "m")
         counting = Needs({lookup.column: lookup for lookup in self._counting})
         return exp.select(place.as_("id")).from_(self._scanned(among=False)).where(
             self._visible((), counting.lookback)
@@ -299,16 +297,18 @@ class EventScan:
         parts += self._twice_with_own() if own else []
         if not parts:
             none = exp.cast(exp.Literal.string(""), "text")
-            return exp.select(none.as_("event_id"), _as_model_id(none, relation, id_).as_("id")).where(exp.false())
+            return exp.select(none.as_("event_id"), frames.id_in_model(none, relation, id_).as_("id")).where(
+                exp.false()
+            )
         found: exp.Query = parts[0]
         for part in parts[1:]:
             found = exp.union(found, part)
         known = exp.column("event_id", table="q")
-        return exp.select(known, _as_model_id(known, relation, id_).as_("id")).from_(found.subquery("q"))
+        return exp.select(known, frames.id_in_model(known, relation, id_).as_("id")).from_(found.subquery("q"))
 
     def _twice_in_model(self, *, among: bool, torn: bool) -> exp.Select:
         events, relation = self.catalog.events, self.catalog.events.relation
-        place = _as_it_stands(relation, events.id, "m")
+        place = frames.id_as_it_stands(relation, events.id, "m")
         rows = exp.select(place.as_(events.id, quoted=True)).from_(self._named(among=among).subquery("m"))
         rows = rows.where(self._counted_events())
         if torn:
@@ -325,9 +325,9 @@ class EventScan:
         )
         own_id = exp.column("event_id", table="o")
         own_twice = exp.select(own_id).from_(own).where(named).group_by(own_id.copy()).having("COUNT(*) > 1")
-        in_model = exp.select(_as_it_stands(relation, id_, "m")).from_(relation_table(relation, "m"))
+        in_model = exp.select(frames.id_as_it_stands(relation, id_, "m")).from_(relation_table(relation, "m"))
         in_both = exp.select(own_id.copy()).from_(own.copy()).where(named.copy()).where(
-            exp.In(this=_as_model_id(own_id, relation, id_), query=exp.Subquery(this=in_model))
+            exp.In(this=frames.id_in_model(own_id, relation, id_), query=exp.Subquery(this=in_model))
         )  # fmt: skip
         return [own_twice, in_both]
 
@@ -382,27 +382,3 @@ def _together(lookup: Lookup, first: exp.Expr, second: exp.Expr) -> exp.Expr:
             return exp.Least(this=first, expressions=[second], ignore_nulls=True)
         case _:
             return exp.Greatest(this=first, expressions=[second], ignore_nulls=True)
-
-
-def _kind(relation: Relation, column: str) -> str:
-    """How ids of a column are compared without a cast: as whole numbers, uuids or texts; else as what they are."""
-    declared = relation.columns[column].strip().lower()
-    if declared in _INTEGERS:
-        return "integer"
-    return declared if declared == "uuid" else "text"
-
-
-def _as_it_stands(relation: Relation, column: str, table: str) -> exp.Expr:
-    if _kind(relation, column) == "text":
-        return frames.text(relation, column, table)
-    return exp.column(exp.to_identifier(column, quoted=True), table=table)
-
-
-def _as_model_id(text: exp.Expr, relation: Relation, column: str) -> exp.Expr:
-    """An id that is text as the model's column has it; NULL when it cannot be one of its ids."""
-    kind = _kind(relation, column)
-    if kind == "text":
-        return text.copy()
-    tried = exp.TryCast(this=text.copy(), to=sql_type(kind))
-    same = exp.EQ(this=exp.cast(tried.copy(), "text"), expression=text.copy())
-    return exp.Case(ifs=[exp.If(this=same, true=tried)])

@@ -212,8 +212,7 @@ def asking(
         return None
     needs = Needs().add(*(condition for _, question in chosen for condition in question.conditions))
     names = needs.events
-    events = frames.event_rows(catalog, needs.properties, names=names, unique=True)
-    events = events.where(_same_contact("e"))
+    events = frames.event_rows(catalog, needs.properties, names=names, unique=True, of=_contact_id())
     trigger = subject in ("event", "enrollment") and isinstance(workflow.trigger, EventTrigger)
     built = frames.build(
         _base(subject, workflow, catalog, zone, needs), needs, row_id="row_id",
@@ -234,13 +233,23 @@ def _values(name: str, part: Part) -> Iterator[exp.Expr]:
         yield tree.copy().as_(f"o{name}_{number}")
 
 
+def _contact_id() -> exp.Expr:
+    return exp.cast(exp.Placeholder(this=CONTACT_ID), "text")
+
+
 def _same_contact(table: str) -> exp.Expr:
-    return exp.EQ(this=exp.column("contact_id", table=table), expression=exp.Placeholder(this=CONTACT_ID))
+    return exp.EQ(this=exp.column("contact_id", table=table), expression=_contact_id())
 
 
 def _contact(catalog: Catalog, zone: str, needs: Needs) -> exp.Subquery:
-    rows = exp.select("k.*").from_(frames.contact_rows(catalog, needs.contact_columns, zone).subquery("k"))
-    return rows.where(_same_contact("k")).subquery("c")
+    return frames.contact_rows(catalog, needs.contact_columns, zone).where(is_contact(catalog)).subquery("c")
+
+
+def is_contact(catalog: Catalog) -> exp.Expr:
+    """Whether a row `m` of the contact model is the contact's."""
+    contact = catalog.contact
+    place = frames.id_as_it_stands(contact.relation, contact.id, "m")
+    return exp.EQ(this=place, expression=frames.id_in_model(_contact_id(), contact.relation, contact.id))
 
 
 def _base(subject: Subject, workflow: Workflow, catalog: Catalog, zone: str, needs: Needs) -> exp.Select:
@@ -271,10 +280,17 @@ def _base(subject: Subject, workflow: Workflow, catalog: Catalog, zone: str, nee
             )
 
 
+def contact_events(catalog: Catalog) -> exp.Select:
+    """The contact's rows of the events model, all columns."""
+    return exp.select("m.*").from_(relation_table(catalog.events.relation, "m")).where(
+        frames.is_of(catalog, _contact_id())
+    )  # fmt: skip
+
+
 def newest_event(workflow: Workflow, catalog: Catalog) -> exp.Select:
     """The contact's newest visible event that triggers the workflow: event_id, name, event_time, entry …"""
     names = workflow.trigger.names if isinstance(workflow.trigger, EventTrigger) else ()
-    rows = frames.event_rows(catalog, {}, names=names, entry=names).where(_same_contact("e"))
+    rows = frames.event_rows(catalog, {}, names=names, entry=names, of=_contact_id())
     return exp.select("n.*").from_(rows.subquery("n")).order_by("n.event_time DESC", "n.event_id DESC").limit(1)
 
 

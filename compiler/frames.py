@@ -6,7 +6,7 @@ at T, one row per event id), `contact_rows` (with a valid time zone and what for
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -22,6 +22,7 @@ CONTACTS = "tick_contacts"
 EVENTS = "tick_events"
 ZONES = "iana_zones"
 ADDRESS_KEY = "address_key"
+_INTEGERS = frozenset({"smallint", "int", "integer", "bigint"})
 
 
 @dataclass
@@ -82,6 +83,31 @@ def timestamp(relation: Relation, column: str, table: str) -> exp.Expr:
     return tree if relation.type_of(column) == "timestamp" else exp.cast(tree, "timestamp")
 
 
+def id_kind(relation: Relation, column: str) -> str:
+    """How ids of a column are compared without a cast: as whole numbers, uuids or texts; else as what they are."""
+    declared = relation.columns[column].strip().lower()
+    if declared in _INTEGERS:
+        return "integer"
+    return declared if declared == "uuid" else "text"
+
+
+def id_as_it_stands(relation: Relation, column: str, table: str) -> exp.Expr:
+    """A column of ids as it is compared without a cast."""
+    if id_kind(relation, column) == "text":
+        return text(relation, column, table)
+    return exp.column(exp.to_identifier(column, quoted=True), table=table)
+
+
+def id_in_model(identity: exp.Expr, relation: Relation, column: str) -> exp.Expr:
+    """An id that is text as the column has it; NULL when it cannot be one of its ids."""
+    kind = id_kind(relation, column)
+    if kind == "text":
+        return identity.copy()
+    tried = exp.TryCast(this=identity.copy(), to=sql_type(kind))
+    same = exp.EQ(this=exp.cast(tried.copy(), "text"), expression=identity.copy())
+    return exp.Case(ifs=[exp.If(this=same, true=tried)])
+
+
 # ---------------------------------------------------------------- events
 
 
@@ -93,6 +119,7 @@ def event_rows(
     entry: Iterable[str] | None = None,
     unique: bool = True,
     ahead: bool = False,
+    of: exp.Expr | None = None,
 ) -> exp.Select:
     """Events visible at T from the model and from Penstock's own table.
 
@@ -106,8 +133,13 @@ def event_rows(
         entry: names of events whose row is carried as JSON column `entry`; it is NULL of others, and dear to make.
         unique: keep one row per event id (the one loaded first).
         ahead: also events whose time is still to come.
+        of: the contact, as text, whose events these are; looked for by the id as it stands in the model.
     """
-    rows = exp.union(_model_events(catalog, properties, entry), _own_events(catalog, properties, entry), distinct=False)
+    model, own = _model_events(catalog, properties, entry), _own_events(catalog, properties, entry)
+    if of is not None:
+        model = model.where(is_of(catalog, of))
+        own = own.where(_is_of(catalog, exp.column("contact_id", table="o"), of, lambda id_: id_.copy()))
+    rows = exp.union(model, own, distinct=False)
     outer = exp.select("e.*").from_(exp.Subquery(this=rows, alias=exp.TableAlias(this=exp.to_identifier("e"))))
     outer = outer.where(exp.LTE(this=event("loaded_at"), expression=tick_at()))
     if not ahead:
@@ -115,6 +147,24 @@ def event_rows(
     if names is not None:
         outer = outer.where(names_match(names))
     return first_of_each(outer) if unique else outer
+
+
+def is_of(catalog: Catalog, of: exp.Expr) -> exp.Expr:
+    """Whether a row `m` of the events model is about a contact, or one that became part of it."""
+    relation, column = catalog.events.relation, catalog.events.contact
+    place = id_as_it_stands(relation, column, "m")
+    return _is_of(catalog, place, of, lambda id_: id_in_model(id_, relation, column))
+
+
+def _is_of(catalog: Catalog, column: exp.Expr, of: exp.Expr, as_there: Callable[[exp.Expr], exp.Expr]) -> exp.Expr:
+    """Whether a column has the id of a contact, or of one that became part of it."""
+    own = exp.EQ(this=column.copy(), expression=as_there(of))
+    if catalog.contact.merges is None:
+        return own
+    before = exp.column("from_id", table="p")
+    merged = exp.select(as_there(before)).from_(exp.table_("contact_merges", db=catalog.state_schema, alias="p"))
+    merged = merged.where(exp.EQ(this=exp.column("into_id", table="p"), expression=of.copy()))
+    return exp.or_(own, exp.In(this=column.copy(), query=exp.Subquery(this=merged)))
 
 
 def first_of_each(rows: exp.Select) -> exp.Select:

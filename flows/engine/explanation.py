@@ -6,8 +6,9 @@ Reads only; its temporary table belongs to the connection. What a condition's pa
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from sqlglot import exp
@@ -20,6 +21,8 @@ from compiler.explanation import (
     Question,
     Subject,
     asking,
+    contact_events,
+    is_contact,
     newest_event,
     newest_row,
     next_steps,
@@ -44,6 +47,7 @@ REFUSALS = {
 }
 """Verdict of a candidate -> what it means."""
 _SHOWN = 5
+_EVENTS = "explained_events"
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,7 @@ def explain(
     """
     look = _Look(warehouse, subjects, contact, at, step)
     look.check_contact()
+    look = look.narrowed()
     enrollments = look.enrollments()
     return Explanation(
         subjects.name, contact, at, subjects.admitting, look.trigger(), enrollments, look.answers(enrollments),
@@ -207,11 +212,23 @@ class _Look:
         check_not_merged(self.warehouse, self.subjects.catalog.state_schema, self.contact)
         identity = text(model.relation, model.id, "m")
         known = exp.select(identity.as_("id")).from_(relation_table(model.relation, "m"))
-        known = known.where(exp.EQ(this=identity.copy(), expression=exp.Placeholder(this=CONTACT_ID)))
+        known = known.where(is_contact(self.subjects.catalog))
         if not self.warehouse.rows(known, self.given):
             raise ProjectError(
                 f"no contact '{self.contact}' in {model.relation.name}", code="E516", hint="penstock audience true"
             )
+
+    def narrowed(self) -> _Look:
+        """The same with a copy of the contact's events, so that all events are read once and not for each question."""
+        catalog = self.subjects.catalog
+        rows = contact_events(catalog)
+        self.warehouse.execute(exp.Create(
+            this=exp.to_table(_EVENTS), kind="TABLE", replace=True, expression=rows,
+            properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
+        ), self.given)  # fmt: skip
+        relation = replace(catalog.events.relation, place=(_EVENTS,))
+        catalog = replace(catalog, events=replace(catalog.events, relation=relation))
+        return replace(self, subjects=replace(self.subjects, catalog=catalog))
 
     def enrollments(self) -> tuple[Standing, ...]:
         state = StateTables(self.subjects.catalog.state_schema)
@@ -250,7 +267,7 @@ class _Look:
     def _seen(self, what: str, moment: datetime, reference: str) -> str:
         """The newest event or row, and whether a tick has considered it."""
         said = f"{what} at {moment:%Y-%m-%d %H:%M:%S}"
-        if any(row["cause"] == reference for row in self.rows(_CONSIDERED, shown=1000)):
+        if any(row["cause"] == reference for row in self._considered):
             return said
         if moment < self.subjects.earliest:
             return f"{said}, {REFUSALS['activation']}"
@@ -287,8 +304,12 @@ class _Look:
     def considered(self) -> tuple[Considered, ...]:
         return tuple(
             Considered(row["due"], row["executed_at"], row["outcome"], row["cause"])
-            for row in self.rows(_CONSIDERED, shown=_SHOWN)
+            for row in self._considered[:_SHOWN]
         )
+
+    @cached_property
+    def _considered(self) -> list[dict[str, Any]]:
+        return self.rows(_CONSIDERED, shown=1000)
 
     def intents(self) -> tuple[Mapping[str, Any], ...]:
         return tuple(self.rows(_INTENTS))

@@ -82,18 +82,31 @@ _LOG = """
     SELECT l.executed_at, CASE WHEN l.kind = 'exit' THEN NULL ELSE l.due END AS due, l.workflow, l.contact_id, l.key,
         CASE WHEN l.kind IN ('action', 'split', 'delivery') THEN l.step END AS step, l.kind, l.what, l.outcome
     FROM (
-        SELECT j.*, i.seq AS decided_seq, i.executed_at AS decided_at,
-            min(CASE WHEN j.kind IN ('enter', 'rejected') THEN j.seq END) OVER (PARTITION BY j.tick) AS first_entry,
+        SELECT j.*, i.seq AS decided_seq, i.executed_at AS decided_at, e.first_entry,
             min(CASE WHEN j.kind IN ('action', 'split', 'intent') THEN j.seq END)
                 OVER (PARTITION BY j.tick, j.enrollment_id) AS first_step
         FROM journal AS j
-        LEFT JOIN (SELECT action_id, seq, executed_at FROM journal WHERE kind = 'intent') AS i
-            ON j.kind = 'delivery' AND i.action_id = j.action_id
+        LEFT JOIN (
+            SELECT n.tick, min(n.seq) AS first_entry FROM journal AS n
+            WHERE n.kind IN ('enter', 'rejected') AND n.tick IN (
+                SELECT x.tick FROM journal AS x
+                WHERE x.kind = 'exit' AND ($workflow IS NULL OR x.workflow = $workflow)
+                    AND ($contact IS NULL OR x.contact_id = $contact)
+            )
+            GROUP BY n.tick
+        ) AS e ON j.kind = 'exit' AND e.tick = j.tick
+        LEFT JOIN (
+            SELECT d.action_id, d.seq, d.executed_at FROM journal AS d
+            WHERE d.kind = 'intent' AND d.action_id IN (
+                SELECT y.action_id FROM journal AS y
+                WHERE y.kind = 'delivery' AND ($workflow IS NULL OR y.workflow = $workflow)
+                    AND ($contact IS NULL OR y.contact_id = $contact)
+            )
+        ) AS i ON j.kind = 'delivery' AND i.action_id = j.action_id
         WHERE j.kind IN ('enter', 'exit', 'rejected', 'action', 'split', 'intent', 'delivery')
+            AND ($workflow IS NULL OR j.workflow = $workflow) AND ($contact IS NULL OR j.contact_id = $contact)
     ) AS l
-    WHERE l.kind <> 'intent' AND ($workflow IS NULL OR l.workflow = $workflow)
-        AND ($contact IS NULL OR l.contact_id = $contact)
-        AND ($step IS NULL OR l.step = $step) AND ($since IS NULL OR l.executed_at >= $since)
+    WHERE l.kind <> 'intent' AND ($step IS NULL OR l.step = $step) AND ($since IS NULL OR l.executed_at >= $since)
     ORDER BY l.executed_at,
         CASE
             WHEN l.kind = 'exit' AND l.outcome = 'error' THEN 4

@@ -1,8 +1,8 @@
 """What `make bench` prints: the tick against hand-written SQL, an idle tick, what its cost depends on, a stream of
-events, `penstock validate`, a backtest, and the collector.
+events, `penstock validate` and `explain`, a backtest, and the collector.
 
     python -m tests.load.bench [--quick] [--runs N] [--minutes M]
-        [--only tick|scaling|stream|validate|backtest|collector]
+        [--only tick|scaling|stream|validate|explain|backtest|collector]
 
 Both sides tick from copies of one file to committed results, which are compared; runs are interleaved, so that the
 ratio survives a noisy machine. The file is kept in BENCH_WORK (default: a folder in TMPDIR or /tmp).
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.warehouse.duckdb import DuckDBWarehouse
-from tests.load import backtest, collecting, compare, data, scaling, validation
+from tests.load import backtest, collecting, compare, data, explaining, scaling, validation
 from tests.load.sides import Run, Side
 
 RATIO = SCALE = 1.5
@@ -36,6 +36,7 @@ PLAN_SECONDS = 2.0
 EVENTS_PER_SECOND = 1_000
 LAG_SECONDS = 20.0
 VALIDATE_SECONDS = 2.0
+EXPLAIN_SECONDS = 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", type=float, default=1.0, help="length of the stream of events (1; 10 for the target)"
     )
-    parser.add_argument("--only", choices=["tick", "scaling", "stream", "validate", "backtest", "collector"],
+    parser.add_argument("--only", choices=["tick", "scaling", "stream", "validate", "explain", "backtest", "collector"],
                         help="leave the other parts out")  # fmt: skip
     chosen = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 110)
@@ -63,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                       f"{_verdict(max(found.lags), LAG_SECONDS)}")  # fmt: skip
     if chosen.only in (None, "validate"):
         validate(console, chosen.runs)
+    if chosen.only in (None, "explain"):
+        people, events = (100_000, 1_000_000) if chosen.quick else (explaining.CONTACTS, explaining.EVENTS)
+        console.print(explaining.told(explaining.times(people, events, chosen.runs), people, events, EXPLAIN_SECONDS))
     if chosen.only in (None, "backtest"):
         size = (10_000, 9) if chosen.quick else (backtest.CONTACTS, backtest.DAYS)
         console.print(backtest.told(backtest.measure(*size)))

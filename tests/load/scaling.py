@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median, quantiles
+from typing import TypeVar
 
 from compiler.catalog import Catalog, ContactModel, DestinationInfo, EventModel, Relation, TemplateInfo
 from compiler.parser import parse_workflow
@@ -41,6 +42,7 @@ AUDIENCES = (
     "plan = 'pro' and did('seen', within => '30d')", "event_count('seen', within => '7d') >= {n}",
     "days_since('seen') >= {n}", "not did('bought') and has_tag('t{n}')",
 )  # fmt: skip
+Result = TypeVar("Result")
 EVENTS = ("seen", "bought", "asked", "shared", "left")
 
 
@@ -65,6 +67,13 @@ class Spent:
 
     wall: float
     cpu: float
+
+
+def measured(call: Callable[[], Result]) -> tuple[Spent, Result]:
+    """What a call takes, and what it gives."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = call()
+    return Spent(time.perf_counter() - wall, time.process_time() - cpu), found
 
 
 def catalog(warehouse: DuckDBWarehouse) -> Catalog:
@@ -107,9 +116,7 @@ class Bench:
     def tick(self, at: datetime) -> tuple[Spent, dict[str, int]]:
         """One tick, and what it counted."""
         self.clock.advance_to(at)
-        wall, cpu = time.perf_counter(), time.process_time()
-        report = self.evaluator.tick(self.warehouse)
-        spent = Spent(time.perf_counter() - wall, time.process_time() - cpu)
+        spent, report = measured(lambda: self.evaluator.tick(self.warehouse))
         if report.set_aside:
             raise RuntimeError(f"workflows failed: {report.set_aside}")
         return spent, report.counts
@@ -123,7 +130,7 @@ def ticks_of(sizes: Sequence[Size], runs: int) -> list[list[Spent]]:
     benches = []
     for size in sizes:
         contacts, waiting = max(100_000, size.idle + size.due * (runs + 1)), size.due * (runs + 1)
-        bench = Bench(contacts, {"nurture": NURTURE}, (_WAITING, _IDLE, _RECENT, _OLD), waiting=waiting, **vars(size))
+        bench = Bench(contacts, {"nurture": NURTURE}, (_WAITING, IDLE, RECENT, _OLD), waiting=waiting, **vars(size))
         benches.append(bench)
     spent: list[list[Spent]] = [[] for _ in sizes]
     for run in range(runs + 1):
@@ -149,7 +156,7 @@ def idle_ticks(workflows: int, contacts: int, events: int, runs: int) -> list[Sp
             "version": 1, "workflow": f"w{number}", "trigger": trigger,
             "steps": [{"id": "rest", "wait": "1d"}, {"id": "mail", "email": "hello"}],
         })  # fmt: skip
-    bench = Bench(contacts, sources, (_RECENT,), recent=events)
+    bench = Bench(contacts, sources, (RECENT,), recent=events)
     bench.tick(START + timedelta(minutes=1))
     spent = [bench.tick(START + timedelta(minutes=2, seconds=run))[0] for run in range(runs)]
     bench.warehouse.close()
@@ -255,13 +262,13 @@ _WAITING = """
         $start - INTERVAL 1 HOUR, $start + to_seconds((i // $due) * 60), NULL, NULL, NULL, 1, 1, NULL, NULL
     FROM range($waiting) AS r(i)
 """
-_IDLE = """
+IDLE = """
     INSERT INTO penstock.enrollments
     SELECT md5('i:' || i)::UUID, 'nurture', 1, ($waiting + i)::TEXT, NULL, 'i' || i, '{}', $start - INTERVAL 1 DAY,
         'rest', $start - INTERVAL 1 DAY, $start + INTERVAL 6 DAY, NULL, NULL, NULL, 1, 1, NULL, NULL
     FROM range($idle) AS r(i)
 """
-_RECENT = """
+RECENT = """
     INSERT INTO main.events
     SELECT i, hash(i) % 100000, ['seen', 'seen', 'asked'][1 + i % 3], t, t FROM (
         SELECT i, $start - INTERVAL 10 MINUTE - to_seconds((i * 2592000 // $recent)::BIGINT) AS t

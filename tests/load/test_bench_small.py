@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flows.warehouse.duckdb import DuckDBWarehouse
-from tests.load import backtest, collecting, compare, data, scaling, validation
+from tests.load import backtest, collecting, compare, data, explaining, scaling, validation
 from tests.load.sides import Engine, Hand, measured
 
 
@@ -35,6 +35,11 @@ def test_a_second_tick_at_the_same_time_does_nothing(tmp_path: Path) -> None:
 
 def test_the_workflows_to_validate_are_valid() -> None:
     assert len(validation.times(1)) == 1
+
+
+def test_one_contact_is_explained() -> None:
+    spent = explaining.times(60, 600, 1)
+    assert len(spent) == 1
 
 
 def test_a_small_backtest_is_measured() -> None:
