@@ -6,6 +6,7 @@ are ours.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from uuid import UUID
@@ -55,10 +56,10 @@ class Reports:
         body = await body_of(request)
         query = f"?{request.url.query}" if request.url.query else ""
         address = f"{self._url}{request.url.path}{query}" if self._url else str(request.url)
+        asked = Inbound(dict(request.headers), body, address, request.method)
         try:
-            found = destination.parse_inbound(
-                Inbound(dict(request.headers), body, address, request.method), self._collector.now()
-            )
+            # In a thread: a vendor's certificate may have to be fetched, and others must not wait for that.
+            found = await asyncio.to_thread(destination.parse_inbound, asked, self._collector.now())
         except InboundRefused as refused:
             raise Refusal(refused.status, refused.code, refused.message) from None
         except ConfigurationError as error:
