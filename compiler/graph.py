@@ -196,6 +196,9 @@ def _size(step: BaseStep) -> int:
     return 1 + sum(_size(below) for _, arm in arms(step) for below in arm)
 
 
+_NO_STEPS = Problem("E301", "a workflow has at least one step", path=("steps",))
+
+
 def check(workflow: Workflow, references: Iterable[tuple[YamlPath, str]] = ()) -> list[Problem]:
     """What is refused about the shape of a workflow.
 
@@ -206,6 +209,8 @@ def check(workflow: Workflow, references: Iterable[tuple[YamlPath, str]] = ()) -
     Returns:
         Problems with the path of the step or text; the parser's `Document.located` adds file, line and column.
     """
+    if not workflow.steps:
+        return [_NO_STEPS]
     count = sum(map(_size, workflow.steps))
     if count > MAX_STEPS:
         return [
@@ -227,7 +232,9 @@ def check(workflow: Workflow, references: Iterable[tuple[YamlPath, str]] = ()) -
 
 
 def check_jumps(workflow: Workflow) -> list[Problem]:
-    """What is refused about gotos and redirects: a missing target, no `max`, and loops that never wait."""
+    """What is refused about gotos and redirects: a missing target, no `max`, loops that never wait; and no steps."""
+    if not workflow.steps:
+        return [_NO_STEPS]
     graph = flow(workflow)
     return [*_gotos(graph), *_cycles(graph), *_redirects(graph, workflow)]
 

@@ -82,16 +82,21 @@ def _case_data(outcome: Outcome | Broken) -> dict[str, Any]:
 def difference(outcome: Outcome) -> Iterator[str]:
     """The log against what was expected: `- ` expected and missing, `+ ` not expected, two spaces where they agree."""
     expected = [_plain(row) for row in outcome.case.expect or ()]
-    # rows of different contacts in one tick have no order, so the expected rows are shown in the order of the log
-    order = {row: place for place, row in reversed(list(enumerate(outcome.log)))}
-    times = [row.split(" | ")[0] for row in outcome.log]
+    # Rows of different contacts in one tick have no order, so the expected ones are shown in the order of the log;
+    # those of one contact have one, so they stay in theirs.
+    order = {_whose(row): place for place, row in reversed(list(enumerate(outcome.log)))}
 
     def place(row: str) -> tuple[str, int]:
-        return row.split(" | ")[0], order.get(row, len(times))
+        return row.split(" | ")[0], order.get(_whose(row), len(outcome.log))
 
     for line in difflib.ndiff(sorted(expected, key=place), list(outcome.log)):
         if not line.startswith("?"):
             yield line
+
+
+def _whose(row: str) -> tuple[str, ...]:
+    parts = row.split(" | ")
+    return parts[0], *parts[2:3]
 
 
 def _plain(row: str) -> str:

@@ -11,11 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from compiler.actions import SIMULATED
 from compiler.errors import DefinitionError, Problem, SimulationError, nearest
 from compiler.graph import check_jumps
 from compiler.parser import Document, parse_value, parse_workflow, unsupported
 from compiler.workflow import Duration, Policy, walk
 from compiler.yaml import Value, read_yaml
+from destinations.errors import ConfigurationError
+from destinations.recorder import Recorder, RecorderConfig
 
 _TIME = re.compile(r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?$")
 
@@ -167,7 +170,7 @@ class _Reader:
             merges=tuple(self._merge(n, row) for n, row in enumerate(file.merges)),
             workflows=(workflows := tuple(self._workflows())), templates=file.templates,
             controls=tuple(self._controls({p.document.workflow.workflow for p in workflows})),
-            destination={name: tuple(answers) for name, answers in file.destination.items()},
+            destination={name: self._answers(name, answers) for name, answers in file.destination.items()},
             ticks=tuple(self._ticks()), expect=None if file.expect is None else tuple(file.expect), value=self.value,
         )  # fmt: skip
 
@@ -217,12 +220,17 @@ class _Reader:
     def _change(self, number: int, row: Mapping[str, Any]) -> tuple[datetime, str, Mapping[str, Any]]:
         path = ("changes", number)
         self._keys(path, row, {"contact", "at", "set"})
-        return self._time((*path, "at"), row["at"]), str(row["contact"]), dict(row["set"])
+        if not isinstance(row["set"], dict):
+            raise self._error((*path, "set"), "`set` is a map of columns and values")
+        return self._time((*path, "at"), row["at"]), str(row["contact"]), row["set"]
 
     def _score(self, number: int, row: Mapping[str, Any]) -> tuple[datetime, str, str, float]:
         path = ("scores", number)
         self._keys(path, row, {"contact", "name", "value", "at"})
-        return self._time((*path, "at"), row["at"]), str(row["contact"]), str(row["name"]), float(row["value"])
+        value = row["value"]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._error((*path, "value"), f"a score is a number, found {value!r}")
+        return self._time((*path, "at"), row["at"]), str(row["contact"]), str(row["name"]), float(value)
 
     def _merge(self, number: int, row: Mapping[str, Any]) -> tuple[datetime, str, str]:
         path = ("merges", number)
@@ -232,6 +240,13 @@ class _Reader:
         if str(row["into"]) not in known:
             raise self._error((*path, "into"), f"no contact '{row['into']}'", hint=nearest(str(row["into"]), known))
         return self._time((*path, "at"), row["at"]), str(row["from"]), str(row["into"])
+
+    def _answers(self, contact: str, answers: list[int | str]) -> tuple[int | str, ...]:
+        try:
+            Recorder(SIMULATED, RecorderConfig(answers={contact: tuple(answers)}))
+        except ConfigurationError as error:
+            raise self._error(("destination", contact), error.message.partition(": ")[2], hint=error.hint) from None
+        return tuple(answers)
 
     def _workflows(self) -> Iterator[Published]:
         for number, entry in enumerate(self.file.workflows):
@@ -329,6 +344,8 @@ class _Reader:
                 raise self._error((*path, 2), str(error)) from None
             if step <= timedelta(0):
                 raise self._error((*path, 2), "ticks need an interval above zero")
+            if stop < start:
+                raise self._error((*path, 1), "a range of ticks ends after it begins")
             while start <= stop:
                 found.add(start)
                 start += step
