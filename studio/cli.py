@@ -358,10 +358,10 @@ def demo(
 @verb()
 def pause(
     options: Options,
-    workflow: Annotated[str, typer.Argument(help="Name of the workflow, or all.")],
+    workflow: Annotated[str, typer.Argument(help="Name of the workflow, or all, destination:<name>, channel:<kind>.")],
     because: Annotated[str, typer.Option(help="Why, for the record.")] = "",
 ) -> None:
-    """Hold a workflow: nobody enters, nothing is sent; goals still end enrollments."""
+    """Hold a workflow: nobody enters, nothing is sent; goals still end enrollments. Or hold only deliveries."""
     from studio.commands import control
 
     finish(control.run(options, action="pause", workflow=workflow, because=because))
@@ -370,13 +370,33 @@ def pause(
 @verb()
 def resume(
     options: Options,
-    workflow: Annotated[str, typer.Argument(help="Name of the workflow, or all.")],
+    workflow: Annotated[str, typer.Argument(help="Name of the workflow, or all, destination:<name>, channel:<kind>.")],
     because: Annotated[str, typer.Option(help="Why, for the record.")] = "",
 ) -> None:
-    """Let a workflow go on that was paused, or quarantined after failing."""
+    """Let a workflow go on that was paused, or quarantined after failing; or a destination that rests."""
     from studio.commands import control
 
     finish(control.run(options, action="resume", workflow=workflow, because=because))
+
+
+@verb()
+def retry(
+    options: Options,
+    actions: Annotated[list[str] | None, typer.Argument(help="Ids of actions; default all that fit.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="What was refused or ran out of attempts.")] = False,
+    unknown: Annotated[bool, typer.Option("--unknown", help="What is held because its outcome is unknown.")] = False,
+    destination: Annotated[str | None, typer.Option("--destination", help="Only of this destination.")] = None,
+    workflow: Annotated[str | None, typer.Option("--workflow", "-w", help="Only of this workflow.")] = None,
+    code: Annotated[str | None, typer.Option(help="Only with this code, such as 503.")] = None,
+    because: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+) -> None:
+    """Try again what failed or is held, once more each; opt-outs, exits and age limits still hold."""
+    from studio.commands import retry
+
+    finish(retry.run(
+        options, actions=actions or [], failed=failed, unknown=unknown, destination=destination, workflow=workflow,
+        code=code, because=because,
+    ))  # fmt: skip
 
 
 @verb()

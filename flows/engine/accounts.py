@@ -20,6 +20,7 @@ import pyarrow as pa
 from destinations.base import Capabilities, Limit, Verdict
 from destinations.pace import LONGEST_WAITED
 from flows.engine.breaker import Breaker, Circuit
+from flows.engine.receipts import Position, last_seq
 from flows.journal.tables import StateTables, stage
 from flows.warehouse.base import Warehouse
 
@@ -46,6 +47,12 @@ _BUDGET_ROWS = pa.schema([
 _BREAKER_ROWS = pa.schema([
     ("account", pa.string()), ("reason", pa.string()), ("code", pa.string()), ("failures", pa.int64()),
     ("since", pa.timestamp("us")), ("until", pa.timestamp("us")),
+])  # fmt: skip
+
+
+_JOURNAL_ROWS = pa.schema([
+    ("tick", pa.int64()), ("seq", pa.int64()), ("executed_at", pa.timestamp("us")), ("kind", pa.string()),
+    ("what", pa.string()), ("outcome", pa.string()),
 ])  # fmt: skip
 
 
@@ -140,14 +147,18 @@ class Accounts:
             self._changed.add(circuit.account)
         return None if opened is None else opened.said
 
-    def save(self, warehouse: Warehouse, state: StateTables) -> None:
-        """Write what was learned, inside the caller's transaction."""
+    def save(self, warehouse: Warehouse, state: StateTables, where: Position) -> None:
+        """Write what was learned, and journal it, inside the caller's transaction."""
         if not self._changed:
             return
         rows = []
         for account in sorted(self._changed):
             breaker = self._circuits[account].breaker
             rows.append({"account": account} if breaker is None else vars(breaker))
+        journal_destinations(
+            warehouse, state, where,
+            {row["account"]: f"rests: {Breaker(**row).said}" if "until" in row else "well again" for row in rows},
+        )  # fmt: skip
         stage(warehouse, "new_breakers", pa.Table.from_pylist(rows, _BREAKER_ROWS))
         warehouse.execute(state.statement(warehouse, _FORGET_BREAKERS))
         warehouse.execute(state.statement(warehouse, _KEEP_BREAKERS))
@@ -184,6 +195,17 @@ class Accounts:
         lasts = timedelta(seconds=requests / limit.per_second) if limit.per <= LONGEST_WAITED else timedelta()
         free_at = max(budget.free_at, now) + lasts
         return Budget(budget.account, budget.per_seconds, budget.started_at, budget.used + requests, free_at)
+
+
+def journal_destinations(warehouse: Warehouse, state: StateTables, where: Position, said: Mapping[str, str]) -> None:
+    """One row of the log per destination or account, inside the caller's transaction."""
+    first = last_seq(warehouse, state, where.tick) + 1
+    rows = [
+        {"tick": where.tick, "seq": first + place, "executed_at": where.now, "kind": "destination", "what": name,
+         "outcome": outcome}
+        for place, (name, outcome) in enumerate(sorted(said.items()))
+    ]  # fmt: skip
+    warehouse.load(state.place("journal"), pa.Table.from_pylist(rows, _JOURNAL_ROWS))
 
 
 def _seconds(limit: Limit) -> int:

@@ -141,7 +141,7 @@ class _Pass:
             if done:
                 with warehouse.transaction():
                     valid = settle(warehouse, self.state, done, self.worker, key, where)
-                    self.accounts.save(warehouse, self.state)
+                    self.accounts.save(warehouse, self.state, where)
                     crash_point("in_receipts")
                 self._count(done, valid)
                 crash_point("after_receipts")

@@ -45,24 +45,29 @@ def _moment(moment: datetime) -> str:
 
 def log_rows(
     warehouse: Warehouse, schema: str, *, workflow: str | None = None, contact: str | None = None,
-    step: str | None = None, since: datetime | None = None, limit: int | None = None,
+    step: str | None = None, since: datetime | None = None, limit: int | None = None, destinations: bool = False,
 ) -> list[LogRow]:  # fmt: skip
-    """The log, oldest first; with `limit` the newest rows.
+    """The log, oldest first; with `limit` the newest rows; with `destinations` also which of them rest.
 
     Inside a tick: exits by goal, entries, exits of who entered, then each contact's steps along its path; a delivery
     stands at the place of its step, also when a later tick makes it.
     """
     state = StateTables(schema)
     text = _LOG if limit is None else _LOG + " LIMIT $limit"
-    given = {"workflow": workflow, "contact": contact, "step": step, "since": since, "limit": limit}
+    given = {
+        "workflow": workflow, "contact": contact, "step": step, "since": since, "limit": limit,
+        "destinations": destinations,
+    }  # fmt: skip
     rows = warehouse.rows(state.statement(warehouse, text), given)
     return [
-        LogRow(row["executed_at"], row["due"], row["workflow"], _contact(row), row["step"], _outcome(row))
+        LogRow(row["executed_at"], row["due"], row["workflow"] or _DASH, _contact(row), row["step"], _outcome(row))
         for row in rows
     ]
 
 
 def _contact(row: dict[str, Any]) -> str:
+    if row["contact_id"] is None:
+        return _DASH
     return row["contact_id"] if row["key"] is None else f"{row['contact_id']}[{row['key']}]"
 
 
@@ -74,6 +79,8 @@ def _outcome(row: dict[str, Any]) -> str:
             return f"{row['kind']} {row['outcome']}"
         case "split":
             return f"split={row['outcome']}"
+        case "destination":
+            return f"destination:{row['what']} {row['outcome']}"
         case _:
             return f"{row['what']} {row['outcome']}"
 
@@ -103,8 +110,10 @@ _LOG = """
                     AND ($contact IS NULL OR y.contact_id = $contact)
             )
         ) AS i ON j.kind = 'delivery' AND i.action_id = j.action_id
-        WHERE j.kind IN ('enter', 'exit', 'rejected', 'action', 'split', 'intent', 'delivery')
-            AND ($workflow IS NULL OR j.workflow = $workflow) AND ($contact IS NULL OR j.contact_id = $contact)
+        WHERE (
+                j.kind IN ('enter', 'exit', 'rejected', 'action', 'split', 'intent', 'delivery')
+                OR $destinations AND j.kind = 'destination'
+            ) AND ($workflow IS NULL OR j.workflow = $workflow) AND ($contact IS NULL OR j.contact_id = $contact)
     ) AS l
     WHERE l.kind <> 'intent' AND ($step IS NULL OR l.step = $step) AND ($since IS NULL OR l.executed_at >= $since)
     ORDER BY l.executed_at,

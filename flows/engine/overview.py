@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from flows.engine.arrivals import Watermarks
+from flows.engine.breaker import Breaker
 from flows.engine.holding import Held
 from flows.journal.tables import StateTables
 from flows.warehouse.base import Warehouse
@@ -67,6 +68,29 @@ class WorkflowState:
 
 
 @dataclass(frozen=True)
+class DestinationState:
+    """One destination.
+
+    Attributes:
+        waiting, retrying, unknown: its open actions: not yet tried, to be tried again, held because nobody knows.
+        sent_24h, failed_24h: final ones of the last 24 hours; failed are those refused and those out of attempts.
+        ambiguous: attempts ever whose outcome was never learned.
+        rests: why and until when nothing is sent to its account, or who paused it; or empty.
+        used: what was used of each quota of its account: seconds of the window -> requests.
+    """
+
+    destination: str
+    waiting: int
+    retrying: int
+    unknown: int
+    sent_24h: int
+    failed_24h: int
+    ambiguous: int
+    rests: str = ""
+    used: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Overview:
     """A target.
 
@@ -85,15 +109,18 @@ class Overview:
     workflows: tuple[WorkflowState, ...]
     open_actions: Mapping[str, int]
     failed_actions: Mapping[str, int]
+    destinations: tuple[DestinationState, ...] = ()
+    paused_channels: Mapping[str, str] = field(default_factory=dict)
 
 
-def overview(warehouse: Warehouse, schema: str, now: datetime) -> Overview:
+def overview(warehouse: Warehouse, schema: str, now: datetime, accounts: Mapping[str, str] | None = None) -> Overview:
     """Read the figures.
 
     Args:
         warehouse: an open connection; reading is enough.
         schema: of the state tables.
         now: the present, naive UTC.
+        accounts: destination -> its account, where that has another name.
     """
     state = StateTables(schema)
 
@@ -111,7 +138,31 @@ def overview(warehouse: Warehouse, schema: str, now: datetime) -> Overview:
         now, last["tick"], last["tick_at"], lease["holder"],
         tuple(_workflow(row, entered, delivered, ruled) for row in rows(_VERSIONS)),
         {row["state"]: row["n"] for row in rows(_OPEN)}, {row["what"]: row["n"] for row in rows(_FAILED)},
+        tuple(_destinations(rows, accounts or {})),
+        {row["scope"].removeprefix("channel:"): _said(row) for row in rows(_HELD_BACK, prefix="channel:%")},
     )  # fmt: skip
+
+
+def _destinations(rows: Callable[..., list[dict[str, Any]]], accounts: Mapping[str, str]) -> Iterator[DestinationState]:
+    resting = {row["account"]: Breaker(**row) for row in rows(_BREAKERS)}
+    paused = {row["scope"].removeprefix("destination:"): _said(row) for row in rows(_HELD_BACK, prefix="destination:%")}
+    used: dict[str, dict[int, int]] = {}
+    for row in rows(_USED):
+        used.setdefault(row["account"], {})[row["per_seconds"]] = row["used"]
+    lost = {row["destination"]: row["n"] for row in rows(_AMBIGUOUS)}
+    found = {row["destination"]: row for row in rows(_BY_DESTINATION)}
+    for name in sorted({*found, *paused} - {""}):
+        account = accounts.get(name, name)
+        row = found.get(name, {})
+        counts = {key: int(row.get(key) or 0) for key in ("waiting", "retrying", "unknown", "sent_24h", "failed_24h")}
+        breaker = resting.get(account)
+        why = f"paused: {paused[name]}".removesuffix(": ") if name in paused else breaker.said if breaker else ""
+        yield DestinationState(name, **counts, ambiguous=lost.get(name, 0), rests=why, used=used.get(account, {}))
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    who = f"{row['who']}: " if row["who"] else ""
+    return f"{who}{row['because'] or ''}".removesuffix(": ")
 
 
 def guarded(warehouse: Warehouse, state: StateTables) -> Mapping[str, Held]:
@@ -128,8 +179,7 @@ def _ruled(
         yield name, ("held", held.said, held.since)
     for row in controls:
         state: State = "paused" if row["action"] == "pause" else "quarantined"
-        who = f"{row['who']}: " if row["who"] and state == "paused" else ""
-        said = f"{who}{row['because'] or ''}".removesuffix(": ")
+        said = _said(row if state == "paused" else {**row, "who": None})
         yield row["scope"].removeprefix("workflow:"), (state, said, row["created_at"])
 
 
@@ -180,4 +230,27 @@ _OPEN = "SELECT state, count(*) AS n FROM outbox GROUP BY state ORDER BY state"
 _FAILED = """
     SELECT concat_ws(' ', destination, code) AS what, count(*) AS n FROM outbox_closed WHERE state IN ('failed', 'dead')
     GROUP BY concat_ws(' ', destination, code) ORDER BY n DESC, what LIMIT 10
+"""
+_BY_DESTINATION = """
+    SELECT coalesce(destination, '') AS destination,
+        count(*) FILTER (WHERE state IN ('pending', 'claimed')) AS waiting,
+        count(*) FILTER (WHERE state = 'retry') AS retrying, count(*) FILTER (WHERE state = 'unknown') AS unknown,
+        count(*) FILTER (WHERE state = 'sent' AND updated_at > $since) AS sent_24h,
+        count(*) FILTER (WHERE state IN ('failed', 'dead') AND updated_at > $since) AS failed_24h
+    FROM deliveries GROUP BY coalesce(destination, '')
+"""
+_AMBIGUOUS = """
+    SELECT coalesce(d.destination, '') AS destination, count(*) AS n
+    FROM attempts AS a JOIN deliveries AS d ON d.action_id = a.action_id WHERE a.ambiguous
+    GROUP BY coalesce(d.destination, '')
+"""
+_BREAKERS = "SELECT account, reason, code, failures, since, until FROM breakers WHERE until > $now"
+_USED = "SELECT account, per_seconds, used FROM budgets WHERE per_seconds > 60 ORDER BY account, per_seconds"
+_HELD_BACK = """
+    SELECT c.scope, c.who, c.because FROM (
+        SELECT scope, action, who, because, row_number() OVER (
+            PARTITION BY scope ORDER BY created_at DESC, control_id DESC
+        ) AS place
+        FROM controls WHERE scope LIKE $prefix AND action IN ('pause', 'resume')
+    ) AS c WHERE c.place = 1 AND c.action = 'pause' ORDER BY c.scope
 """

@@ -151,7 +151,7 @@ def settle(
     run(_REMOVE)
     run(_UPDATE)
     run(_ATTEMPTS)
-    written = run(_JOURNAL, seq=(first := _last_seq(warehouse, state, where.tick)))
+    written = run(_JOURNAL, seq=(first := last_seq(warehouse, state, where.tick)))
     if run(_EXIT):
         run(_EXIT_JOURNAL, seq=first + written)
     if any(outcome.state == "sent" or outcome.suppress for _, outcome in outcomes):
@@ -161,7 +161,8 @@ def settle(
     return valid
 
 
-def _last_seq(warehouse: Warehouse, state: StateTables, tick: int) -> int:
+def last_seq(warehouse: Warehouse, state: StateTables, tick: int) -> int:
+    """The number of the tick's last row in the journal."""
     text = state.statement(warehouse, "SELECT coalesce(max(seq), 0) AS seq FROM journal WHERE tick = $tick")
     return int(warehouse.rows(text, {"tick": tick})[0]["seq"])
 

@@ -13,8 +13,8 @@ from studio.state import state_of
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-_FAILED = ("failed", "dead", "unknown", "retry", "held", "set aside", "skipped(render_error")
-_BAD = ("failed", "dead", "unknown", "set aside")
+_FAILED = ("failed", "dead", "unknown", "retry", "held", "set aside", "skipped(render_error", "rests")
+_BAD = ("failed", "dead", "unknown", "set aside", "rests")
 
 
 def run(
@@ -29,7 +29,7 @@ def run(
     with state_of(project) as warehouse:
         rows = log_rows(
             warehouse, project.state_schema, workflow=workflow, contact=contact, step=step,
-            limit=None if failed else limit,
+            limit=None if failed else limit, destinations=True,
         )  # fmt: skip
     if failed:
         rows = [row for row in rows if _kind(row).startswith(_FAILED)][-limit:]

@@ -29,8 +29,9 @@ def run(options: Options) -> int:
         The exit code 0.
     """
     project = load_project(options.project_dir, options.target)
+    accounts = {name: str(given.get("account", name)) for name, given in project.settings.destinations.items()}
     with state_of(project) as warehouse:
-        seen = overview(warehouse, project.state_schema, SystemClock().now())
+        seen = overview(warehouse, project.state_schema, SystemClock().now(), accounts)
     Console(options).result(_data(project, seen), lambda out: _show(project, seen, out))
     return 0
 
@@ -42,6 +43,7 @@ def _data(project: Project, seen: Overview) -> dict[str, object]:
         "last_tick": {"tick": seen.tick, "tick_at": seen.tick_at}, "lease": seen.holder,
         "workflows": [asdict(item) | {name: getattr(item, name) for name in shares} for item in seen.workflows],
         "outbox": dict(seen.open_actions), "failed": dict(seen.failed_actions),
+        "destinations": [asdict(item) for item in seen.destinations], "paused_channels": dict(seen.paused_channels),
     }  # fmt: skip
 
 
@@ -65,9 +67,37 @@ def _show(project: Project, seen: Overview, out: RichConsole) -> None:
     out.print(_tick_line(project, seen), markup=False)
     waiting = ", ".join(f"{state} {number:,}" for state, number in seen.open_actions.items())
     out.print(f"outbox     {waiting or 'empty'}", markup=False)
+    _show_destinations(seen, out)
     if seen.failed_actions:
         failed = ", ".join(f"{what} ×{number:,}" for what, number in seen.failed_actions.items())
         out.print(f"failed     {failed} → penstock logs --failed", markup=False)
+
+
+def _show_destinations(seen: Overview, out: RichConsole) -> None:
+    """Those to which something is to be said: figures for all that are not idle, reasons for all that rest."""
+    from rich.table import Table
+
+    busy = [item for item in seen.destinations if item.rests or item.waiting or item.retrying or item.unknown]
+    if busy:
+        table = Table("DESTINATION", box=None, pad_edge=False, header_style="bold")
+        for name in ("WAITING", "AGAIN", "UNKNOWN", "SENT 24H", "FAILED 24H"):
+            table.add_column(name, justify="right")
+        for item in busy:
+            figures = (item.waiting, item.retrying, item.unknown, item.sent_24h, item.failed_24h)
+            table.add_row(item.destination, *(f"{figure:,}" for figure in figures))
+        out.print(table)
+    for item in busy:
+        if item.rests:
+            out.print(f"{item.destination} rests: {item.rests} → penstock resume destination:{item.destination}",
+                      markup=False)  # fmt: skip
+        if item.unknown:
+            out.print(
+                f"{item.destination} holds {item.unknown:,} of which nobody knows whether they were performed "
+                f"→ penstock retry --unknown --destination {item.destination}", markup=False,
+            )  # fmt: skip
+    for channel, why in seen.paused_channels.items():
+        said = f": {why}" if why else ""
+        out.print(f"channel {channel} is paused{said} → penstock resume channel:{channel}", markup=False)
 
 
 def _tick_line(project: Project, seen: Overview) -> str:
