@@ -74,7 +74,7 @@ class Ingest:
     folder: Path
     schema: str
     point: Callable[[Point], None] = lambda name: None
-    _read: dict[str, int] | None = None
+    _read: dict[str, int] = field(default_factory=dict)
     _state: StateTables = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,8 +82,7 @@ class Ingest:
 
     def waiting(self) -> bool:
         """Whether something stands in the buffer that was not read."""
-        known = self._read or {}
-        return any(True for _ in unread(self.folder, lambda name: known.get(name, 0)))
+        return any(True for _ in unread(self.folder, lambda name: self._read.get(name, 0)))
 
     def run(self, warehouse: Warehouse, now: datetime, key: str, catalog: Catalog) -> IngestReport:
         """Take everything in that is durable now.
@@ -95,7 +94,8 @@ class Ingest:
             catalog: knows the addresses of contacts.
         """
         report = IngestReport()
-        read = self._positions(warehouse)
+        # Anew each time: another process may have read on since.
+        read = self._read = self._positions(warehouse)
         self.point("before_ingest")
         for path in files(self.folder):
             while (part := chunk(path, read.get(path.name, 0))) is not None:
@@ -121,10 +121,8 @@ class Ingest:
     # ------------------------------------------------------------ one chunk
 
     def _positions(self, warehouse: Warehouse) -> dict[str, int]:
-        if self._read is None:
-            found = self._rows(warehouse, "SELECT file, position FROM collected_files")
-            self._read = {row["file"]: row["position"] for row in found}
-        return self._read
+        found = self._rows(warehouse, "SELECT file, position FROM collected_files")
+        return {row["file"]: row["position"] for row in found}
 
     def _take(self, warehouse: Warehouse, part: Chunk, now: datetime, key: str, catalog: Catalog) -> IngestReport:
         rows: list[Row] = []

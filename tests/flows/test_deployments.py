@@ -23,9 +23,11 @@ from flows.deliver import observed as observed_delivery
 from flows.deployments import Timetable, register
 from flows.evaluate import evaluate, summary
 from flows.evaluate import observed as observed_tick
+from flows.ingest import ingest
 from flows.project import Project, load_project
 from flows.runner import Runner
 from flows.transform import transform
+from tests.flows.collector.kiosk import keep
 from tests.studio.projects import built
 
 # Prefect leaves its client's sockets to the garbage collector.
@@ -73,6 +75,23 @@ def test_deploying_twice_leaves_three_scheduled_deployments_without_secrets(
         assert "s3cr3t" not in deployment.model_dump_json()
     assert _interval(known["flows.evaluate.evaluate"]) == timedelta(minutes=5)
     assert _schedule(known["flows.transform.transform"]).cron == "5 * * * *"
+
+
+def test_where_a_collector_is_its_ingest_is_deployed_too_and_takes_in_what_came(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = built(tmp_path)
+    file = folder / "penstock.yaml"
+    file.write_text(
+        file.read_text(encoding="utf-8") + "\ncollector: {keys: {backend: {key: \"{{ env_var('K') }}\"}}}\n"
+    )
+    project = load_project(folder)
+    Runner(project).apply()
+    made = asyncio.run(register(project, work_pool="bakers"))
+    assert [item.entrypoint for item in made][3:] == ["flows.ingest.ingest"]
+    keep(project, {"name": "rang", "contact_id": "p1"})
+    counts = asyncio.run(ingest(str(folder), "dev"))
+    assert counts == {"events": 1, "repeated": 0, "refused": 0, "opt_outs": 0, "found": 0}
 
 
 def _schedule(deployment: DeploymentResponse) -> Any:

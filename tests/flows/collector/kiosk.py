@@ -14,6 +14,7 @@ from flows.collector.buffer import Buffer
 from flows.collector.service import Collector, Configuration
 from flows.collector.tokens import Keyring
 from flows.engine.clock import SystemClock
+from flows.project import Project
 from flows.runner import Runner
 from tests.flows.collector.serving import BROWSER_KEY, SECRET, SERVER_KEY, SHOP, running
 from tests.flows.killing import Kiosk
@@ -48,16 +49,24 @@ def collecting(kiosk: Kiosk) -> Iterator[str]:
 def arrives(
     kiosk: Kiosk, *events: dict[str, Any], source: str = "server", name: str = "backend", at: datetime | None = None
 ) -> None:
-    """Put events into the buffer as a collector does, in a file of their own."""
+    """Put events into the kiosk's buffer as a collector does, in a file of their own."""
+    keep(kiosk.project, *events, source=source, name=name, at=at)
+
+
+def keep(
+    project: Project, *events: dict[str, Any], source: str = "server", name: str = "backend",
+    at: datetime | None = None,
+) -> None:  # fmt: skip
+    """Put events into a project's buffer as a collector does, in a file of their own."""
     moment = at or SystemClock().now()
 
-    async def keep() -> None:
-        buffer = Buffer(kiosk.project.buffer, SystemClock().now)
+    async def write() -> None:
+        buffer = Buffer(project.buffer, SystemClock().now)
         collector_ = Collector(_NOTHING, buffer, lambda: moment, lambda: 0.0)
         async with buffer:
             await collector_.keep(source, name, list(events))
 
-    asyncio.run(keep())
+    asyncio.run(write())
 
 
 def buffer_files(kiosk: Kiosk) -> list[Path]:

@@ -104,6 +104,25 @@ def test_an_event_counts_once_however_often_it_comes(kiosk: Kiosk, runner: Runne
     assert seqs == sorted(set(seqs))
 
 
+def test_what_another_process_took_in_meanwhile_is_not_taken_in_again(kiosk: Kiosk, runner: Runner) -> None:
+    with collecting(kiosk) as url:  # its file stays open, so its position counts
+
+        def post(*names: str) -> None:
+            body = [{"name": name} for name in (*names, "no!")]
+            httpx.post(
+                f"{url}/v1/events", json=body, headers={"authorization": f"Bearer {SERVER_KEY}"}, trust_env=False
+            )
+
+        post("a")
+        runner.ingest()
+        post("b")
+        Runner(kiosk.project).ingest()
+        post("c")
+        runner.ingest()
+    assert [name for _, _, name in events(kiosk)] == ["a", "b", "c"]
+    assert len(rows(kiosk, "select * from penstock.events_rejected")) == 3
+
+
 def test_impossible_times_become_the_time_of_arrival_and_say_so(kiosk: Kiosk, runner: Runner) -> None:
     at = datetime(2026, 3, 2, 9)
     given = ["1970-01-01T00:00:00Z", "9999-12-31T00:00:00", "2026-03-03T09:00:01Z", "2026-03-03T09:00:00Z",

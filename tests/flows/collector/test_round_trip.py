@@ -81,6 +81,10 @@ def test_opens_clicks_and_one_click_come_back_to_their_contact(kiosk: Kiosk) -> 
     ]  # fmt: skip
     said = rows(kiosk, "select outcome from penstock.journal where workflow = 'urgent' and step = 'alarm'")
     assert said == [{"outcome": "skipped(unsubscribed)"}]
+    written = [path for path in kiosk.folder.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    for name, secret in SECRETS.items():
+        assert [path for path in written if secret.encode() in path.read_bytes()] == [], name
 
 
 def test_a_message_of_a_transaction_cannot_be_left_but_says_where_to_leave_others(kiosk: Kiosk) -> None:
