@@ -53,6 +53,7 @@ class Scope:
         steps: ids of steps that may be named.
         splits: those of them that are splits and have an arm.
         repeated: those of them that can be met again after a jump back.
+        templates: of those of them that are messages, their templates.
         enrollment: whether the frame row is an enrollment (`since`, `opened()`, `steps.*` have a meaning).
         goals: texts of the workflow's goals, for `goal.met`.
         trust: allow-list level.
@@ -65,6 +66,7 @@ class Scope:
     steps: frozenset[str] = frozenset()
     splits: frozenset[str] = frozenset()
     repeated: frozenset[str] = frozenset()
+    templates: Mapping[str, str] = field(default_factory=dict)
     enrollment: bool = False
     goals: tuple[str, ...] = ()
     trust: Trust = "sql"

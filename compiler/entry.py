@@ -23,6 +23,7 @@ from compiler.errors import ConditionError, Problem, nearest
 from compiler.frames import Needs
 from compiler.graph import YamlPath, counted_steps, flow
 from compiler.lookup import frame, tick_at
+from compiler.messages import template_of
 from compiler.ownership import owner, with_owner
 from compiler.plan import ASKED, MODEL_ROWS, AudienceEntry, EntryRules, EventEntry, ModelEntry, ScheduleEntry
 from compiler.workflow import (
@@ -97,8 +98,10 @@ def entry_shape(workflow: Workflow, catalog: Catalog) -> EntryShape:
 
 def workflow_scope(workflow: Workflow, catalog: Catalog, trust: Trust) -> Scope:
     """What the conditions of a workflow's steps and exits may name."""
+    named = {node.id: template_of(node.step, node.id) for node in flow(workflow).nodes}
     return Scope(
-        catalog, entry=entry_shape(workflow, catalog), steps=frozenset(node.id for node in flow(workflow).nodes),
+        catalog, entry=entry_shape(workflow, catalog), templates={step: name for step, name in named.items() if name},
+        steps=frozenset(node.id for node in flow(workflow).nodes),
         enrollment=True, splits=frozenset(n.id for n in flow(workflow).nodes if isinstance(n.step, SplitStep)),
         repeated=frozenset(counted_steps(flow(workflow))),
         goals=tuple(goal.when for goal in workflow.goals), trust=trust, workflow=workflow.workflow,

@@ -307,8 +307,21 @@ class Calls:
     def _message_options(self, name: str, node: exp.Anonymous) -> _Options:
         action = exp.cast(self._action_id(self._step(node)), "text")
         self.properties["action_id"] = "text"
-        predicate = exp.EQ(this=event("p_action_id"), expression=action)
+        predicate: exp.Expr = exp.EQ(this=event("p_action_id"), expression=action)
+        if self.scope.catalog.open_names:
+            predicate = exp.paren(exp.or_(predicate, self._named_message(self._step(node))))
         return _Options((MESSAGE_EVENTS[name],), predicate, None, None, None, 1)
+
+    def _named_message(self, step: str) -> exp.Expr:
+        """A simulation knows no ids of actions: there an event is about the template or step that it names, if any."""
+        told: list[exp.Expr] = []
+        for name, value in (("template", self.scope.templates.get(step)), ("step", step)):
+            self.properties.setdefault(name, "other")
+            named = event(f"p_{name}")
+            same = exp.EQ(this=named.copy(), expression=exp.convert(value))
+            told.append(exp.or_(exp.Is(this=named, expression=exp.Null()), same))
+        unknown = exp.Is(this=event("p_action_id"), expression=exp.Null())
+        return exp.and_(unknown, *told, exp.GTE(this=event("event_time"), expression=frame("entry_at")))
 
     def _step(self, node: exp.Anonymous) -> str:
         step = self._text(node)

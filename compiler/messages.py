@@ -12,6 +12,7 @@ from compiler.identity import bucket_tree
 from compiler.lookup import TICK_AT, Fact, frame, seconds, tick_at
 from compiler.workflow import (
     ActionStep,
+    BaseStep,
     ChannelStep,
     EmailStep,
     FrequencyCap,
@@ -44,7 +45,7 @@ def channels_of(step: ActionStep) -> tuple[str, ...]:
             return ()
 
 
-def template_of(step: ActionStep, step_id: str) -> str | None:
+def template_of(step: BaseStep, step_id: str) -> str | None:
     """The template of a message: until models choose, the first listed one; a `channel` step may leave it to its id."""
     match step:
         case EmailStep(email=named) | SmsStep(sms=named) | PushStep(push=named):
