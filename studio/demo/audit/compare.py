@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from flows.engine.log import LogRow
@@ -19,6 +20,7 @@ from studio.demo.stage import Answer, Stage
 
 _REPLIES: Mapping[str, str] = {"421": "421 4.3.2", "late 451": "451 4.3.0"}
 """Mail faults whose reply is not their name."""
+_FAILING = 5
 _TAKEN = frozenset({"200", "201", "204", "207"})
 _SERVERS = {"email": "mail", "crm": "crm", "task": "crm", "notify": "webhooks", "webhook": "webhooks"}
 
@@ -75,9 +77,12 @@ class Answers:
         for answer in stage.crm_answers:
             if not answer.ids:
                 self._chain[answer.answered_at].append(answer)
+        self._rests = {"hook": _rests(stage.hook_answers), "crm": _rests(stage.crm_answers)}
 
     def __call__(self, intent: Intent, now: datetime) -> str:
-        """`sent`, `retry <code>` or `failed <code>`; `retry unanswered` when the server never heard of it."""
+        """`sent`, `retry <code>` or `failed <code>`; `rests` when the server had asked for rest before it was its turn,
+        else `retry unanswered` when the server never heard of it.
+        """
         match intent.step.kind:
             case "email":
                 fault = self._refusals.get((intent.address, now))
@@ -85,17 +90,35 @@ class Answers:
                     return "sent"
                 return f"{'failed' if fault.startswith('5') else 'retry'} {_REPLIES.get(fault, fault)}"
             case "notify" | "webhook":
-                outcomes = [self._hooks.get((intent.action_id, now), "unanswered")]
+                outcomes = [self._hooks.get((intent.action_id, now), self._unheard("hook", now))]
             case "crm":
-                outcomes = [self._crm.get((intent.action_id, now), "unanswered")]
+                outcomes = [self._crm.get((intent.action_id, now), self._unheard("crm", now))]
             case "task":
-                outcomes = [self._crm.get((intent.action_id, now), "unanswered")]
+                outcomes = [self._crm.get((intent.action_id, now), self._unheard("crm", now))]
                 if outcomes[0] in _TAKEN:
                     outcomes += [answer.outcome for answer in self._chain[now]]
             case kind:
                 raise AuditError(f"the audit does not know the destination of {kind}")
         bad = next((outcome for outcome in outcomes if outcome not in _TAKEN), None)
+        if bad == "rests":
+            return bad
         return "sent" if bad is None else f"retry {bad}"
+
+    def _unheard(self, server: str, now: datetime) -> str:
+        return "rests" if now in self._rests[server] else "unanswered"
+
+
+def _rests(answers: Iterable[Answer]) -> frozenset[datetime]:
+    """When a server was asked no more for a while: asked too often, or it failed five times, or once after a rest."""
+    found: set[datetime] = set()
+    rested = False
+    for moment, together in groupby(sorted(answers, key=lambda a: a.answered_at), key=lambda a: a.answered_at):
+        outcomes = [answer.outcome for answer in together]
+        failing = sum(outcome not in {*_TAKEN, "429"} for outcome in outcomes)
+        rested = "429" in outcomes or failing >= (1 if rested else _FAILING)
+        if rested:
+            found.add(moment)
+    return frozenset(found)
 
 
 def compare(outcome: Outcome, log: Iterable[LogRow], stage: Stage) -> Audit:

@@ -70,7 +70,7 @@ class Enrollment:
 
 
 Answer = Callable[[Intent, datetime], str]
-"""What the destination said to an attempt at a tick: `sent`, `retry <code>` or `failed <code>`."""
+"""What the destination said to an attempt at a tick: `sent`, `retry <code>`, `failed <code>`; `rests`: no attempt."""
 
 
 @dataclass
@@ -380,6 +380,8 @@ class _Journey:
             for intent, reason in zip(ready, reasons, strict=True):
                 tried.add(intent.action_id)
                 word = f"skipped({reason})" if reason is not None else self._attempt(intent, now)
+                if word == "rests":
+                    continue
                 refused |= word == "failed(550 5.1.1)"
                 step = intent.step
                 self._log(tick, intent.enrollment, f"{step.kind}:{step.what} {word}", intent.due, step.id)
@@ -396,9 +398,11 @@ class _Journey:
         return self._forbidden(enrollment, intent.step, tick) if intent.step.kind == "email" else None
 
     def _attempt(self, intent: Intent, now: datetime) -> str:
+        status, _, code = self.answer(intent, now).partition(" ")
+        if status == "rests":
+            return status
         intent.attempts += 1
         self.outcome.attempted.add(intent.action_id)
-        status, _, code = self.answer(intent, now).partition(" ")
         if status == "sent":
             self.outcome.sent.append(intent)
             return "sent"
