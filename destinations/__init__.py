@@ -11,14 +11,18 @@ from typing import Any
 from destinations.base import Action, Capabilities, Clock, Destination, Role, SecretLookup, Verdict
 from destinations.declared import Declared
 from destinations.errors import ConfigurationError, DestinationError, TerminalError, TransientError
+from destinations.fcm import Fcm
 from destinations.hubspot import Hubspot
 from destinations.inbound import Inbound, InboundEvent, InboundRefused, OptOut, Received
 from destinations.mailgun import Mailgun
 from destinations.postmark import Postmark
 from destinations.recorder import Recorder
+from destinations.salesforce import Salesforce
 from destinations.sendgrid import Sendgrid
 from destinations.ses import Ses
+from destinations.slack import Slack
 from destinations.smtp import Smtp
+from destinations.twilio import Twilio
 from destinations.webhook import Webhook
 
 __all__ = [
@@ -43,14 +47,18 @@ __all__ = [
 ]
 
 REGISTRY: Mapping[str, type[Destination]] = {
+    "fcm": Fcm,
     "http": Declared,
     "hubspot": Hubspot,
     "mailgun": Mailgun,
     "postmark": Postmark,
     "recorder": Recorder,
+    "salesforce": Salesforce,
     "sendgrid": Sendgrid,
     "ses": Ses,
+    "slack": Slack,
     "smtp": Smtp,
+    "twilio": Twilio,
     "webhook": Webhook,
 }
 """Every destination type by the word that `type:` takes."""

@@ -32,11 +32,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One action of a request: `data` stands for it in the body; rows with the same `key` never share a request."""
+    """One action of a request: `data` stands for it in the body.
+
+    Rows with the same `key` never share a request, nor do rows of different `group`.
+    """
 
     action: Action
     data: Any
     key: str = ""
+    group: str = ""
 
 
 class UnreadableAnswer(Exception):

@@ -146,14 +146,16 @@ class HttpDestination(Destination, Generic[C]):
         return [made[action.action_id] for action in batch]
 
     def _chunks(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """In order, within `max_batch`, and no key twice in a request."""
+        """In order within a group, within `max_batch`, and no key twice in a request."""
         chunks: list[list[Row]] = []
-        keys: set[str] = set()
+        filling: dict[str, tuple[list[Row], set[str]]] = {}
         for row in rows:
-            if not chunks or len(chunks[-1]) >= self.capabilities.max_batch or (row.key and row.key in keys):
-                chunks.append([])
-                keys = set()
-            chunks[-1].append(row)
+            chunk, keys = filling.get(row.group, ([], set()))
+            if not chunk or len(chunk) >= self.capabilities.max_batch or (row.key and row.key in keys):
+                chunk, keys = [], set()
+                chunks.append(chunk)
+                filling[row.group] = chunk, keys
+            chunk.append(row)
             keys.add(row.key)
         return chunks
 

@@ -10,11 +10,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pytest_httpserver import HTTPServer
 
 from destinations import Action, Destination, Verdict, create
 
-SECRETS = {"TOKEN": "demo-token", "SIGNING": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "PASSWORD": "pa55-of-the-mail"}
+
+def service_account(email: str = "p@x.iam") -> str:
+    """The JSON of a Google service account with a key of its own."""
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return json.dumps({"client_email": email, "private_key": pem, "token_uri": "https://oauth2.googleapis.com/token"})
+
+
+SECRETS = {
+    "TOKEN": "demo-token", "SIGNING": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "PASSWORD": "pa55-of-the-mail",
+    "GOOGLE": service_account(),
+}  # fmt: skip
 NOW = datetime(2026, 3, 2, 9, 30)
 LOOPBACK = ["127.0.0.1"]
 

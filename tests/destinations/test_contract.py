@@ -16,7 +16,19 @@ from pytest_httpserver import HTTPServer
 from destinations import REGISTRY, Action, ConfigurationError, Verdict, create
 from studio.demo.fake_crm import FakeCrm
 from studio.demo.mail_server import MailServer
-from tests.destinations.conftest import LOOPBACK, SECRETS, clock, crm, email, make, run, send, task, webhook
+from tests.destinations.conftest import (
+    LOOPBACK,
+    SECRETS,
+    clock,
+    crm,
+    email,
+    make,
+    run,
+    send,
+    service_account,
+    task,
+    webhook,
+)
 from tests.destinations.vendor_server import Effects, Recorded, Reply, VendorServer
 from tests.destinations.vendors import VENDORS, settings
 
@@ -87,14 +99,17 @@ def _case(type_: str, stack: ExitStack, receiver: HTTPServer) -> Case:
             vendor = VENDORS[type_]
             take = vendor.fake(Effects())
             server = stack.enter_context(VendorServer(lambda request: take(request) if _known(request) else _refusal()))
-            wrong = dict.fromkeys(("TOKEN", "PASSWORD"), SENTINEL)
+            wrong = {"TOKEN": SENTINEL, "PASSWORD": SENTINEL, "GOOGLE": service_account(f"{SENTINEL}@x.iam")}
             return Case(type_, settings(vendor, server.url), vendor.actions(3, False), wrong)
 
 
 def _known(request: Recorded) -> bool:
-    """Whether the token of these tests is anywhere in the headers."""
-    text = " ".join(request.headers.values())
-    return SECRETS["TOKEN"] in text or base64.b64encode(f"api:{SECRETS['TOKEN']}".encode()).decode() in text
+    """Whether the request shows the token of these tests, or one that the fake has given for it."""
+    given = request.headers.get("authorization", "")
+    if given.startswith("Basic "):
+        given = base64.b64decode(given.removeprefix("Basic ")).decode()
+    given += request.headers.get("x-postmark-server-token", "")
+    return SECRETS["TOKEN"] in given or given in ("Bearer s-1", "Bearer g-1") or request.path.endswith("/token")
 
 
 def _refusal() -> Reply:
@@ -125,7 +140,7 @@ def test_contract_empty_batch(case: Case) -> None:
 
 
 def test_contract_unknown_kind_fails_only_its_row(speaking: Case) -> None:
-    odd = Action("odd", "push", "hello", "ann", 1, {})
+    odd = Action("odd", "audience", "hello", "ann", 1, {})
     verdicts = send(speaking.config, speaking.actions[0], odd)
     assert [(verdict.status, verdict.code) for verdict in verdicts][1] == ("failed", "unsupported_kind")
     assert verdicts[0].status == "sent"

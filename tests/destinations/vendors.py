@@ -12,7 +12,7 @@ from typing import Any
 
 from destinations import Action
 from studio.demo.fake_crm import CrmRequest, FakeCrm
-from tests.destinations import mail_vendors
+from tests.destinations import mail_vendors, messaging_vendors
 from tests.destinations.conftest import LOOPBACK, crm, webhook
 from tests.destinations.vendor_server import Effects, Recorded, Reply, Take
 
@@ -204,6 +204,50 @@ VENDORS: Mapping[str, Vendor] = {
         _hubspot,
         lambda status: json.dumps({"status": "error", "message": "no", "category": "X"}).encode(),
         ("hubspot", "authored_hubspot_crm.openapi.json"),
+    ),
+    "slack": Vendor(
+        lambda url: {
+            "type": "slack", "base_url": url + "/api", "token": TOKEN, "targets": {"sales": "C1"}, "rate": "10000/s",
+        },
+        messaging_vendors.notes,
+        messaging_vendors.slack,
+        spec=("slack", "slack_web_openapi_v2.trimmed.json"),
+    ),
+    "twilio": Vendor(
+        lambda url: {
+            "type": "twilio", "base_url": url, "account_sid": messaging_vendors.ACCOUNT, "token": TOKEN,
+            "from": "+15005550006", "callback": "https://in.example.test/twilio", "rate": "10000/s",
+        },
+        messaging_vendors.texts,
+        messaging_vendors.twilio,
+        lambda status: json.dumps({"code": 20000 + status, "message": "no", "status": status}).encode(),
+        ("twilio", "twilio_api_v2010.messages.json"),
+    ),
+    "fcm": Vendor(
+        lambda url: {
+            "type": "fcm", "base_url": url, "project": "shop", "credentials": "{{ env_var('GOOGLE') }}",
+            "token_url": f"{url}/token",
+        },
+        messaging_vendors.pushes,
+        messaging_vendors.fcm,
+        lambda status: json.dumps({"error": {"code": status, "status": "X"}}).encode(),
+    ),
+    "salesforce": Vendor(
+        lambda url: {"type": "salesforce", "base_url": url, "client_id": "p", "client_secret": TOKEN},
+        messaging_vendors.records,
+        messaging_vendors.salesforce,
+        lambda status: json.dumps([{"errorCode": "X", "message": "no"}]).encode(),
+        ("salesforce", "authored_salesforce_rest.openapi.json"),
+    ),
+    "salesforce: bulk": Vendor(
+        lambda url: {
+            "type": "salesforce", "base_url": url, "client_id": "p", "client_secret": TOKEN, "bulk": True,
+            "every": "1ms", "within": "1s",
+        },
+        messaging_vendors.contacts,
+        messaging_vendors.salesforce,
+        lambda status: json.dumps([{"errorCode": "X", "message": "no"}]).encode(),
+        ("salesforce", "authored_salesforce_rest.openapi.json"),
     ),
     "http: one": Vendor(lambda url: _declared(url, idempotency="none"), crm_actions, _one),
     "http: in_order": Vendor(
