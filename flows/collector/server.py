@@ -20,37 +20,44 @@ MOST_CONNECTIONS = 1_000
 """Open connections and requests under way; more are told to come back (503)."""
 HEADER_SECONDS = 10.0
 """How long a client may take to send the head of a request."""
+MESSAGE_SECONDS = 15.0
+"""How long it may take for all the rest, also when the request was answered already."""
 _BACKLOG = 2048
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """HTTP/1.1 that hangs up on who does not finish the head of a request: slow clients keep no connection."""
+    """HTTP/1.1 that hangs up on who does not finish a request: slow clients keep no connection."""
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there; now its request has to come."""
         super().connection_made(cast(asyncio.Transport, transport))
-        self._expect()
+        self._expect(HEADER_SECONDS)
 
     def on_message_begin(self) -> None:
         """A request began, maybe not the first one of the connection."""
         super().on_message_begin()
-        self._expect()
+        self._expect(HEADER_SECONDS)
 
     def on_headers_complete(self) -> None:
-        """The head is there; the body has a deadline of its own."""
-        self._relax()
+        """The head is there; now its body."""
+        self._expect(MESSAGE_SECONDS)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        self._relax()
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._relax()
         super().connection_lost(exc)
 
-    def _expect(self) -> None:
+    def _expect(self, seconds: float) -> None:
         self._relax()
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+        self._deadline = self.loop.call_later(seconds, self.transport.close)
 
     def _relax(self) -> None:
         if self._deadline is not None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
@@ -216,6 +218,36 @@ def test_who_does_not_finish_the_head_is_cut_off_also_on_a_later_request(
                 assert b" 200 " in slow.recv(4096)
             slow.sendall(b"POST /v1/events HTTP/1.1\r\nHost: a\r\nX-Slow: ")
             assert slow.recv(4096) == b"", "hung up, without an answer"
+
+
+def test_who_drips_a_body_that_nobody_reads_is_cut_off(here: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MESSAGE_SECONDS", 0.05)
+    for head, status in ((b"GET /health HTTP/1.1", b" 200 "), (b"POST /v1/events HTTP/1.1", b" 401 ")):
+        with socket.create_connection(("127.0.0.1", here.port), timeout=20) as slow:
+            slow.sendall(head + b"\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx")
+            told = b""
+            while part := slow.recv(4096):
+                told += part
+            assert status in told
+
+
+def test_more_connections_than_there_may_be_are_turned_away_until_others_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    with served(tmp_path / "buffer") as here:
+        others = [socket.create_connection(("127.0.0.1", here.port), timeout=20) for _ in range(3)]
+        for other in others:  # answered, so they are counted
+            other.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert other.recv(4096).startswith(b"HTTP/1.1 ")
+        assert here.post(EVENT).status_code == 503
+        for other in others:
+            other.close()
+        for _ in range(1000):  # until the server has noticed
+            with suppress(httpx.TransportError):
+                if here.post(EVENT).status_code == 202:
+                    break
+        assert here.events() == [EVENT]
 
 
 def test_no_key_or_secret_is_written_or_said(
