@@ -69,6 +69,51 @@ def moves(condition: Condition) -> Moves:
     return Moves(frozenset(edges), tuple(clocks), bool(condition.facts))
 
 
+def fades(condition: Condition) -> bool:
+    """Whether time alone can end that it holds, but never begin it: then only an event or a change of state can.
+
+    Such are `did('a', within => '30d')`, `event_count('a', within => '30d') >= 3` and `days_since('a') < 3`, joined by
+    `and` and `or`; not their opposites, and nothing whose value may rise as events grow old.
+    """
+    lookups = condition.lookups.values()
+    if any(
+        tree is not None and tree.find(exp.Placeholder) for each in lookups for tree in (each.predicate, each.value)
+    ):
+        return False
+    return not condition.subquery and _fades(condition.tree, condition)
+
+
+def _fades(node: exp.Expr, condition: Condition) -> bool:
+    ageing = {lookup.column for lookup in condition.lookups.values() if lookup.within is not None}
+    if not _timed(node) and not any(column.name in ageing for column in node.find_all(exp.Column)):
+        return True
+    match node:
+        case exp.And() | exp.Or():
+            return _fades(node.this, condition) and _fades(node.expression, condition)
+        case exp.Paren():
+            return _fades(node.this, condition)
+        case exp.EQ():
+            return any(lookup.kind == "exists" and node == lookup.read() for lookup in condition.lookups.values())
+        case exp.GT() | exp.GTE():
+            return _at_least(node.this, node.expression, condition)
+        case exp.LT() | exp.LTE():
+            return _at_least(node.expression, node.this, condition)
+        case _:
+            return False
+
+
+def _at_least(greater: exp.Expr, less: exp.Expr, condition: Condition) -> bool:
+    """Whether time alone can only end that one is greater than the other."""
+    if _number(less) is not None:
+        counts = [lookup for lookup in condition.lookups.values() if lookup.kind == "count"]
+        return any(greater == lookup.read() for lookup in counts)
+    age = _age(less, condition)
+    if age is not None:
+        return age.within is None and _number(greater) is not None
+    moment = _moment(greater, condition)
+    return moment is not None and moment.within is None and _back(_bare(less)) is not None
+
+
 def _moved_by_time(node: exp.Expr) -> Iterator[exp.Expr]:
     """The smallest booleans that hold the tick's time; what has none is left out."""
     if not _timed(node):

@@ -12,6 +12,7 @@ from compiler.actions import Routing, Texts, action_rows, message_texts, split_r
 from compiler.advance import BACK, Layers, StepParts, Timing, columns_read
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
+from compiler.change import fades
 from compiler.columns import (
     arm_column,
     campaign_column,
@@ -237,7 +238,9 @@ class _Planner:
 
     def _watches_state(self) -> bool:
         conditions = [*self.compiled.goals, *self.compiled.exits]
-        by_itself = any(condition.state or condition.clock for condition in conditions)
+        by_itself = any(
+            condition.state or (condition.clock and not fades(condition)) for condition in conditions
+        )  # fmt: skip
         leaves = self.workflow.exit_on_leave and isinstance(self.workflow.trigger, AudienceTrigger)
         return by_itself or leaves or self.policy.max_duration is not None
 

@@ -50,6 +50,7 @@ class Door:
         paused: workflows that nobody may enter.
         waiting: workflows for which candidates wait from earlier ticks.
         asked: workflows for which `enroll` steps of earlier ticks made candidates.
+        edges: workflows whose audience somebody entered.
     """
 
     arrived: frozenset[str] = frozenset()
@@ -58,6 +59,7 @@ class Door:
     paused: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
     asked: frozenset[str] = frozenset()
+    edges: frozenset[str] = frozenset()
 
     @property
     def some_wait(self) -> bool:
@@ -75,6 +77,11 @@ def who_waits(work: Work, paused: frozenset[str]) -> frozenset[str]:
     if not names:
         return frozenset()
     return frozenset(row["workflow"] for row in work.rows(_WHO_WAITS, names=names))
+
+
+def who_has_edges(work: Work) -> frozenset[str]:
+    """Workflows whose audience somebody entered in this tick."""
+    return frozenset(row["workflow"] for row in work.rows(_WHO_HAS_EDGES))
 
 
 def who_was_asked(work: Work) -> frozenset[str]:
@@ -148,8 +155,8 @@ def _may_arise(work: Work, deployed: Deployed, plan: Plan, door: Door) -> bool:
             return rows_table(plan) in work.row_tables
         case ScheduleEntry():
             return plan.workflow in door.occurred
-        case _:
-            return True
+        case AudienceEntry():
+            return plan.workflow in door.edges
 
 
 def _join_waiting(work: Work, plan: Plan) -> int:
@@ -267,6 +274,7 @@ def _whole(amount: float | None) -> int | None:
     return None if amount is None else int(amount)
 
 
+_WHO_HAS_EDGES = "SELECT DISTINCT g.workflow FROM tick_edges AS g"
 _WHO_WAITS = """
     SELECT DISTINCT workflow FROM candidates WHERE verdict = 'waiting' AND list_contains($names, workflow)
 """

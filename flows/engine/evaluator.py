@@ -19,7 +19,7 @@ from compiler import frames
 from compiler.errors import PenstockError, StateError, WarehouseAway, WarehouseLocked
 from compiler.lookup import event
 from compiler.plan import FRAME, Plan, Stage
-from flows.engine.admission import Door, admit, find_rows, who_waits, who_was_asked
+from flows.engine.admission import Door, admit, find_rows, who_has_edges, who_waits, who_was_asked
 from flows.engine.arrivals import Watermarks, collect
 from flows.engine.audiences import AudiencesFailed, end_audiences, find_edges
 from flows.engine.clock import Clock
@@ -212,7 +212,8 @@ class _Tick:
         after = replace(after, zones=self._zones(), held=held, audiences=statements,
                         named=named | {audience.name for audience in work.deployment.audiences})  # fmt: skip
         self.rezoned |= _released(work, self.before.held - held)
-        self.door = Door(self.arrived, started, occurred, held, who_waits(work, held), who_was_asked(work))
+        self.door = Door(self.arrived, started, occurred, held, who_waits(work, held), who_was_asked(work),
+                         who_has_edges(work) if edges else frozenset())  # fmt: skip
         watching = any(plan.exits is not None and plan.watches_state for plan in work.deployment.plans)
         if not (arrived or edges or occurred or row_tables or due or watching or self.rezoned or self.door.some_wait):
             return after

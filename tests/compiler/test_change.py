@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compiler.audience import Audience, grouped
-from compiler.change import Edge, moves
+from compiler.change import Edge, fades, moves
 from compiler.condition import Scope, compile_condition
 from tests.compiler.test_allowlist import CATALOG
 
@@ -39,6 +39,30 @@ def test_parts_that_only_the_clock_decides_are_found(text: str, parts: int) -> N
     found = moves(compile_condition(text, Scope(CATALOG)))
     assert not found.untold
     assert len(found.clocks) == parts
+
+
+@pytest.mark.parametrize("text", [
+    "did('a', within => '5d')", "did('a', within => '5d', at_least => 3) and vip", "days_since('a') < 3",
+    "event_count('a', within => '5d') >= 2 or 2 < event_count('b', within => '1d')", "did('a')", "3 >= days_since('a')",
+    "last_event('a') > now() - interval '2 hours'", "(did('a', within => '5d')) and not did('b')",
+    "now() - interval '2 hours' <= first_event('a')",
+])  # fmt: skip
+def test_time_alone_never_makes_it_true(text: str) -> None:
+    assert fades(compile_condition(text, Scope(CATALOG)))
+
+
+@pytest.mark.parametrize("text", [
+    "not did('a', within => '5d')", "event_count('a', within => '5d') < 2", "event_count('a', within => '5d') = 2",
+    "days_since('a') >= 3", "rate('a', 'b', within => '2d') > 0.4", "event_sum('a', event.n, within => '2d') > 4",
+    "last_event('a') < now() - interval '2 hours'", "local_hour() < 9", "created_at < now()",
+    "did('a', within => '5d') = false", "coalesce(did('a', within => '5d'), true)", "days_since('a') is null and vip",
+    "first_event('a', within => '5d') > now() - interval '2 hours'", "did('a', event.until > now())",
+    "event_count('a', within => '5d') >= visits", "did('a', within => '5d') is not true",
+    "2 >= event_count('a', within => '1d')",
+    "case when did('a', within => '5d') then vip else true end", "days_since('a', within => '3d') < 2",
+])  # fmt: skip
+def test_time_alone_may_make_it_true(text: str) -> None:
+    assert not fades(compile_condition(text, Scope(CATALOG)))
 
 
 @pytest.mark.parametrize(("text", "why"), [
