@@ -379,7 +379,9 @@ class Layers:
             case named:
                 lower = _column(f"s_{named}")
         times = [first_between(times, lower, _U if step.within else None) for times in self._parts[node.id].waits]
-        earliest = times[0] if len(times) == 1 else exp.Least(this=times[0], expressions=times[1:], ignore_nulls=True)
+        earliest: exp.Expr = times[0] if times else _NEVER  # none of a condition that was refused
+        if len(times) > 1:
+            earliest = exp.Least(this=times[0], expressions=times[1:], ignore_nulls=True)
         self._add(node, {f"m{node.index}": _when(self._here(node), earliest, _NEVER)}, part="m")
 
     def _wait_for(self, node: FlowNode, step: WaitForStep) -> None:

@@ -114,7 +114,8 @@ class Calls:
             options = self._message_options(name, node)
         elif name == "did":
             if any(isinstance(argument, exp.Kwarg) for argument in node.expressions):
-                raise refuse(node, "since and within are keys of the wait_for step, not of did()", code="E209")
+                raise refuse(node, "did() in a wait_for takes no options; since and within are keys of the step",
+                             code="E209")  # fmt: skip
             options = self._options("did", node)
         else:
             raise refuse(node, f"wait_for cannot wait for {name}(); it waits for did(), opened(), …", code="E209")

@@ -13,14 +13,19 @@ from datetime import datetime
 from sqlglot import exp
 
 from compiler.allowlist import refuse
+from compiler.errors import nearest
 
 _NUMERIC = frozenset({"integer", "number"})
 _MOMENTS = frozenset({"timestamp", "date"})
 _SQL_TYPES = {"text": "text", "integer": "bigint", "number": "double", "boolean": "boolean", "timestamp": "timestamp",
               "date": "date", "uuid": "uuid"}  # fmt: skip
 _TEXT_FUNCTIONS = (exp.Lower, exp.Upper, exp.Trim, exp.Substring, exp.DPipe)
-_BOOLEAN_FUNCTIONS = (exp.StartsWith, exp.EndsWith, exp.Contains, exp.ArrayContains, exp.Like, exp.ILike, exp.Is)
-_INTEGER_FUNCTIONS = (exp.Length, exp.StrPosition, exp.Extract, exp.DateDiff, exp.Count)
+_BOOLEAN_FUNCTIONS = (exp.StartsWith, exp.EndsWith, exp.Contains, exp.ArrayContains, exp.Is)
+_INTEGER_FUNCTIONS = (exp.StrPosition, exp.Count)
+_PARTS = (
+    "year", "quarter", "month", "week", "day", "hour", "minute", "second", "epoch", "dow", "isodow", "doy", "dayofweek",
+    "dayofyear", "isoyear",
+)  # fmt: skip
 _SAME_AS_OPERAND = (exp.Abs, exp.Round, exp.Neg, exp.Floor, exp.Ceil, exp.Min, exp.Max, exp.Sum)
 
 
@@ -142,6 +147,12 @@ def result_type(node: exp.Expr, operands: Sequence[Typed]) -> str:
         case exp.Mul() | exp.Div() | exp.Mod() | exp.Avg():
             _require(node, kinds, _NUMERIC | {"dynamic", "any", "null"}, "a number")
             return "integer" if isinstance(node, exp.Mul) and set(kinds) == {"integer"} else "number"
+        case exp.Like() | exp.ILike() | exp.Length():
+            _require(node, kinds, {"text", "dynamic", "any", "null"}, "text")
+            return "integer" if isinstance(node, exp.Length) else "boolean"
+        case exp.Extract() | exp.DateTrunc() | exp.TimestampTrunc() | exp.DateDiff():
+            _known_part(node)
+            return "integer" if isinstance(node, exp.Extract | exp.DateDiff) else "timestamp"
         case _ if isinstance(node, _BOOLEAN_FUNCTIONS):
             return "boolean"
         case _ if isinstance(node, _TEXT_FUNCTIONS):
@@ -149,7 +160,7 @@ def result_type(node: exp.Expr, operands: Sequence[Typed]) -> str:
             return "text"
         case _ if isinstance(node, _INTEGER_FUNCTIONS):
             return "integer"
-        case exp.DateTrunc() | exp.TimestampTrunc() | exp.DateAdd() | exp.DateSub():
+        case exp.DateAdd() | exp.DateSub():
             return "timestamp"
         case _ if isinstance(node, _SAME_AS_OPERAND):
             if isinstance(node, exp.Abs | exp.Round | exp.Neg | exp.Floor | exp.Ceil | exp.Sum):
@@ -160,6 +171,13 @@ def result_type(node: exp.Expr, operands: Sequence[Typed]) -> str:
             return kinds[0] if len(set(kinds)) == 1 and kinds else "any"
 
 
+def _known_part(node: exp.Expr) -> None:
+    """Refuse a part of a time that no warehouse knows."""
+    part = node.this if isinstance(node, exp.Extract) else node.args.get("unit")
+    if part is not None and part.name.lower() not in _PARTS:
+        raise refuse(node, f"'{part.name}' is no part of a time", code="E206", hint=nearest(part.name.lower(), _PARTS))
+
+
 def _sum_type(node: exp.Expr, kinds: Sequence[str]) -> str:
     if "interval" in kinds:
         return "timestamp"
@@ -167,6 +185,8 @@ def _sum_type(node: exp.Expr, kinds: Sequence[str]) -> str:
     if len(moments) == 2 and isinstance(node, exp.Sub):
         return "interval"
     _require(node, kinds, _NUMERIC | _MOMENTS | {"dynamic", "any", "null"}, "a number")
+    if "timestamp" in moments and _NUMERIC & set(kinds):
+        raise refuse(node, f"a time takes an interval, as in now() + interval '1 day': {node.sql()[:80]}", code="E206")
     if moments:
         return moments[0]
     return "integer" if set(kinds) == {"integer"} else "number"

@@ -103,6 +103,7 @@ def test_what_is_wrong_in_a_case_is_said_at_its_place(
         ("ticks: [2026-01-01T00:00Z]", "ticks: [[2026-01-01T00:00Z, 2026-01-02T00:00Z, 0s]]", "above zero"),
         ("ticks: [2026-01-01T00:00Z]", "ticks: [yesterday]", "expected a UTC time"),
         ("steps: [{id: t, tag: y}]", "steps: []", "at least one step"),
+        ("{id: t, tag: y}", """{id: t, wait_for: "has_tag('x')", within: 1h}""", "wait_for cannot wait for has_tag()"),
         ("[e1, ann, joined, 2026-01-01T00:00Z]", "[e1, ann]", "an event is [id, contact, name, event_time"),
     ],
 )
