@@ -20,7 +20,7 @@ import pyarrow as pa
 from compiler.errors import PenstockError
 from destinations.base import Capabilities, Status, Verdict
 from flows.engine.attempts import Attempt
-from flows.engine.intents import MESSAGES, Intent, Outcome, Recheck, ruled, skipped
+from flows.engine.intents import MESSAGES, Intent, Outcome, Recheck, held, ruled, skipped
 from flows.journal.tables import StateTables, stage
 from flows.warehouse.base import Warehouse
 
@@ -78,6 +78,11 @@ _LEFT = (
     "AND (o.worker = $worker OR o.worker IS NULL OR o.updated_at IS NULL OR o.updated_at <= $lost) "
     "ORDER BY o.tick, o.seq"
 )
+_FIRST_UNKNOWN = """
+    SELECT a.action_id, min(a.started_at) AS first_at
+    FROM attempts AS a JOIN claim_keys AS k ON k.action_id = a.action_id JOIN outbox AS o ON o.action_id = a.action_id
+    WHERE a.ambiguous AND coalesce(o.reason, '') <> 'by hand' GROUP BY a.action_id
+"""
 _CLAIM = """
     UPDATE outbox SET state = 'claimed', worker = $worker, fence = c.fence, updated_at = $now
     FROM claim_rows AS c WHERE outbox.action_id = c.action_id AND outbox.state IN ('pending', 'retry')
@@ -125,13 +130,15 @@ class Claimed:
 class Limits:
     """What a claim may take: ready destinations, no messages when they cannot be checked, at most `batch` rows.
 
-    `allowed` are the rows of destinations whose accounts have a limit.
+    `allowed` are the rows of destinations whose accounts have a limit; `lifetimes` how long destinations remember the
+    key of an action.
     """
 
     ready: Sequence[str]
     batch: int
     no_messages: bool = False
     allowed: Mapping[str, int] = field(default_factory=dict)
+    lifetimes: Mapping[str, timedelta] = field(default_factory=dict)
 
 
 def address_hash(key: str, address: str) -> str:
@@ -175,13 +182,35 @@ def claim(
         reasons = _reasons(warehouse, state, intents, now, key, recheck)
     except Exception as error:  # fail closed, whatever it was
         raise Unchecked(str(error) if isinstance(error, PenstockError) else type(error).__name__) from error
+    outlived = _outlived(warehouse, state, intents, limits.lifetimes, now)
     _mark(warehouse, state, intents, worker, now)
-    return Claimed(
-        tuple(intent for intent in intents if intent.action_id not in reasons),
-        tuple(
-            (intent, skipped(intent, reasons[intent.action_id])) for intent in intents if intent.action_id in reasons
-        ),
-    )
+    withdrawn = [(intent, skipped(intent, reasons[i])) for intent in intents if (i := intent.action_id) in reasons]
+    withdrawn += [
+        (intent, held(intent, "key_expired"))
+        for intent in intents if intent.action_id in outlived and intent.action_id not in reasons
+    ]  # fmt: skip
+    left = reasons.keys() | outlived
+    return Claimed(tuple(intent for intent in intents if intent.action_id not in left), tuple(withdrawn))
+
+
+def _outlived(
+    warehouse: Warehouse, state: StateTables, intents: Sequence[Intent], lifetimes: Mapping[str, timedelta],
+    now: datetime,
+) -> set[str]:  # fmt: skip
+    """Actions that may have been performed under a key that the destination has forgotten since.
+
+    Sending them again could act twice; who tries again by hand has looked.
+    """
+    again = [intent for intent in intents if intent.attempt > 1 and intent.destination in lifetimes]
+    if not again:
+        return set()
+    rows = {"action_id": [intent.action_id for intent in again]}
+    stage(warehouse, "claim_keys", pa.table(rows, pa.schema([("action_id", pa.string())])))
+    first = {row["action_id"]: row["first_at"] for row in warehouse.rows(state.statement(warehouse, _FIRST_UNKNOWN))}
+    return {
+        intent.action_id for intent in again
+        if intent.action_id in first and now - first[intent.action_id] > lifetimes[intent.destination]
+    }  # fmt: skip
 
 
 def abandoned(

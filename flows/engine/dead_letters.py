@@ -23,12 +23,12 @@ _REOPEN = """
     INSERT INTO outbox
     SELECT c.action_id, c.enrollment_id, c.workflow, c.version, c.contact_id, c.key, c.step, c.visit, c.kind, c.what,
         c.destination, c.template_hash, c.payload, c.due, c.decided_at, c.tick, c.seq, c.expires_at, c.transactional,
-        'retry', NULL, c.fence, c.attempts, NULL, c.code, c.reason, $now
+        'retry', NULL, c.fence, c.attempts, NULL, c.code, 'by hand', $now
     FROM outbox_closed AS c JOIN again AS a ON a.action_id = c.action_id
 """
 _REMOVE = "DELETE FROM outbox_closed WHERE action_id IN (SELECT action_id FROM again)"
 _RELEASE = """
-    UPDATE outbox SET state = 'retry', next_attempt_at = NULL, updated_at = $now
+    UPDATE outbox SET state = 'retry', next_attempt_at = NULL, reason = 'by hand', updated_at = $now
     WHERE state = 'unknown' AND action_id IN (SELECT action_id FROM again)
 """
 _JOURNAL = """

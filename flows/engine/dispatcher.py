@@ -112,7 +112,9 @@ class _Pass:
         self.failure: DeliveryError | None = None
         self.key: str | None = None
         self.claimed_at = delivery.clock.now()
-        self.accounts = Accounts({name: d.capabilities for name, d in delivery.destinations.items()})
+        able = {name: destination.capabilities for name, destination in delivery.destinations.items()}
+        self.accounts = Accounts(able)
+        self.lifetimes = {name: one.key_lifetime for name, one in able.items() if one.key_lifetime is not None}
 
     async def run(self) -> None:
         done: list[Done] = []
@@ -160,7 +162,8 @@ class _Pass:
             if not open_names or batch <= 0:
                 return nothing, []
             allowed = self.accounts.allowed(open_names, where.now)
-            return self._claim(warehouse, key, where, Limits(open_names, batch, allowed=allowed)), []
+            limits = Limits(open_names, batch, allowed=allowed, lifetimes=self.lifetimes)
+            return self._claim(warehouse, key, where, limits), []
 
     def _recovered(self, warehouse: Warehouse) -> str:
         """The key of address hashes; the first time, settles what dead workers left before anything else is claimed."""

@@ -107,6 +107,11 @@ def skipped(intent: Intent, reason: str) -> Outcome:
     return Outcome(intent.action_id, intent.fence, intent.attempt, state, f"skipped({reason})", reason=reason)
 
 
+def held(intent: Intent, reason: str) -> Outcome:
+    """The outcome of an intent that waits for a person instead of another attempt."""
+    return Outcome(intent.action_id, intent.fence, intent.attempt, "unknown", "unknown", reason=reason)
+
+
 def unrenderable(intent: Intent, reason: str) -> Outcome:
     """The outcome of an intent whose template cannot be rendered."""
     said = f"render_error: {reason}"

@@ -11,6 +11,7 @@ import pytest
 from flows.engine.dead_letters import Choice, try_again
 from flows.journal.tables import StateTables
 from tests.flows.engine.deliveries import SCHEMA, START, Outbox, recorder, sent
+from tests.flows.engine.test_accounts import Scripted, says
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
@@ -75,6 +76,27 @@ def test_an_opt_out_and_the_age_limit_hold_when_it_is_tried_again(outbox: Outbox
     outbox.deliver(mail)
     assert outbox.states() == {out: "cancelled", old: "expired"}
     assert len(mail.actions) == 2
+
+
+def test_an_action_is_not_sent_again_after_its_key_was_forgotten(outbox: Outbox) -> None:
+    """G3: within the lifetime of the key a repetition is safe; later a person has to look first."""
+    soon, late = outbox.add("ann"), outbox.add("bob")
+    lost = says("unknown", "timeout")
+    pauses = (timedelta(hours=20), timedelta(hours=20))
+    able: dict[str, Any] = {"on_unknown": "retry", "key_lifetime": timedelta(hours=24), "retry_after": pauses}
+    outbox.deliver(Scripted(answer=lost, **able))
+    outbox.clock.advance_to(START + timedelta(hours=21))
+    twice = Scripted(answer=lambda action: says("sent" if action.contact_id == "ann" else "unknown")(action), **able)
+    outbox.deliver(twice)
+    assert (outbox.states(), sorted(twice.asked)) == ({soon: "sent", late: "retry"}, ["ann", "bob"])
+    outbox.clock.advance_to(START + timedelta(hours=42))
+    well = Scripted(**able)
+    outbox.deliver(well)
+    assert (outbox.states()[late], well.asked) == ("unknown", [])
+    assert outbox.rows("select reason from penstock.outbox") == [{"reason": "key_expired"}]
+    assert again(outbox, states=["unknown"]) == 1
+    outbox.deliver(well)
+    assert (outbox.states()[late], well.asked) == ("sent", ["bob"])
 
 
 def test_only_what_was_chosen(outbox: Outbox) -> None:
