@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,6 +60,15 @@ class IngestReport:
         """Count what another pass brought, too."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What of a collector is not in the warehouse: bytes and files that wait, and events refused lately."""
+
+    waiting_bytes: int
+    waiting_files: int
+    refused_24h: int
 
 
 @dataclass
@@ -117,6 +127,18 @@ class Ingest:
             self._find_people(warehouse, wanted, catalog)
             warehouse.execute(self._text(warehouse, _FOUND))
             return warehouse.execute(self._text(warehouse, _RESOLVE), {"now": now, "seq": self._last_seq(warehouse)})
+
+    def backlog(self, warehouse: Warehouse, now: datetime) -> Backlog:
+        """What waits, and what was refused in the last 24 hours."""
+        read = self._positions(warehouse)
+        sizes = []
+        for path in files(self.folder):
+            with suppress(FileNotFoundError):  # taken in and removed just now
+                sizes.append(path.stat().st_size - read.get(path.name, 0))
+        text = self._text(warehouse, "SELECT count(*) AS n FROM events_rejected WHERE loaded_at > $since")
+        [refused] = warehouse.rows(text, {"since": now - timedelta(days=1)})
+        waiting = [size for size in sizes if size > 0]
+        return Backlog(sum(waiting), len(waiting), int(refused["n"]))
 
     # ------------------------------------------------------------ one chunk
 

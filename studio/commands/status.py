@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from flows.collector.ingest import Backlog, Ingest
 from flows.engine.clock import SystemClock
 from flows.engine.overview import Overview, WorkflowState, overview
 from flows.project import Project, load_project
@@ -31,8 +32,11 @@ def run(options: Options) -> int:
     project = load_project(options.project_dir, options.target)
     accounts = {name: str(given.get("account", name)) for name, given in project.settings.destinations.items()}
     with state_of(project) as warehouse:
-        seen = overview(warehouse, project.state_schema, SystemClock().now(), accounts)
-    Console(options).result(_data(project, seen), lambda out: _show(project, seen, out))
+        now = SystemClock().now()
+        seen = overview(warehouse, project.state_schema, now, accounts)
+        collected = Ingest(project.buffer, project.state_schema).backlog(warehouse, now)
+    data = {**_data(project, seen), "collector": asdict(collected)}
+    Console(options).result(data, lambda out: _show(project, seen, collected, out))
     return 0
 
 
@@ -47,7 +51,7 @@ def _data(project: Project, seen: Overview) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _show(project: Project, seen: Overview, out: RichConsole) -> None:
+def _show(project: Project, seen: Overview, collected: Backlog, out: RichConsole) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -68,6 +72,11 @@ def _show(project: Project, seen: Overview, out: RichConsole) -> None:
     waiting = ", ".join(f"{state} {number:,}" for state, number in seen.open_actions.items())
     out.print(f"outbox     {waiting or 'empty'}", markup=False)
     _show_destinations(seen, out)
+    if collected.waiting_files:
+        out.print(f"collector  {collected.waiting_bytes:,} bytes wait in {collected.waiting_files} files "
+                  "→ penstock run, or penstock ingest", markup=False)  # fmt: skip
+    if collected.refused_24h:
+        out.print(f"collector  {collected.refused_24h:,} events refused in 24 h, in events_rejected", markup=False)
     if seen.failed_actions:
         failed = ", ".join(f"{what} ×{number:,}" for what, number in seen.failed_actions.items())
         out.print(f"failed     {failed} → penstock logs --failed", markup=False)

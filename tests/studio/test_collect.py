@@ -42,10 +42,19 @@ def test_it_serves_until_a_signal_and_what_came_is_taken_in(kiosk: Kiosk, worker
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
     assert (process.returncode, rest) == (0, "")
+
+    def told(*words: str) -> str:
+        return subprocess.run([*kiosk.command(*words)], env=kiosk.environment(), check=True, capture_output=True,
+                              text=True).stdout  # fmt: skip
+
+    assert re.search(r"collector  [\d,]+ bytes wait in \d files", told("status"))
     done = subprocess.run([*kiosk.command("ingest"), "--output", "json"], env=kiosk.environment(), check=True,
                           capture_output=True, text=True)  # fmt: skip
     assert json.loads(done.stdout)["events"] == 10
     assert buffer_files(kiosk) == []
+    assert json.loads(told("status", "--output", "json"))["collector"] == {
+        "waiting_bytes": 0, "waiting_files": 0, "refused_24h": 0,
+    }  # fmt: skip
 
 
 def test_it_says_what_is_missing(kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch) -> None:
