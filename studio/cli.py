@@ -318,11 +318,13 @@ def logs(
     step: Annotated[str | None, typer.Option("--step", help="Only this step id.")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only what failed, is held or is tried again.")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many rows, the newest.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
 ) -> None:
     """Show the log: one line per decision and delivery."""
     from studio.commands import logs
 
-    finish(logs.run(options, workflow=workflow, contact=contact, step=step, failed=failed, limit=limit))
+    chosen = logs.Filter(workflow, contact, step, failed)
+    finish(logs.run(options, chosen, limit=limit, follow=follow))
 
 
 @verb()

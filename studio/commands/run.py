@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
-from typing import Any
 
 from compiler.errors import ProjectError, WarehouseAway, WarehouseLocked
 from compiler.workflow import Duration
@@ -20,6 +16,7 @@ from flows.runner import Runner
 from studio.commands.apply import described
 from studio.console import Console, to_json
 from studio.options import Options
+from studio.stopping import Stop
 
 HELD = 3
 """Exit code when something waits for `penstock approve`."""
@@ -38,7 +35,7 @@ def run(options: Options, *, every: str | None) -> int:
     interval = _interval(every)
     project = load_project(options.project_dir, options.target)
     console = Console(options)
-    stop = _Stop()
+    stop = Stop()
     runner = Runner(project, stopping=stop.is_set, wait=interval or timedelta(seconds=60))
     with stop:
         loop = _Loop(runner, console, options.json, applies=project.deliver == "outbox")
@@ -61,34 +58,6 @@ def _interval(every: str | None) -> timedelta | None:
     if interval <= timedelta(0):
         raise ProjectError("--every needs an interval above zero", code="E513")
     return interval
-
-
-class _Stop:
-    """SIGINT and SIGTERM end the loop after what is in flight; a second SIGINT ends it at once."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._before: dict[int, Any] = {}
-
-    def is_set(self) -> bool:
-        return self._event.is_set()
-
-    def wait(self, interval: timedelta) -> bool:
-        return self._event.wait(interval.total_seconds())
-
-    def __enter__(self) -> _Stop:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._event.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._event.set()
 
 
 @dataclass
