@@ -9,25 +9,23 @@ from sqlglot import exp
 
 from compiler import frames
 from compiler.actions import Routing, Texts, action_rows, message_texts, split_row
-from compiler.advance import BACK, Layers, StepParts, Timing, columns_read
+from compiler.advance import Layers, StepParts, Timing, columns_read
 from compiler.allowlist import Trust
 from compiler.catalog import Catalog
 from compiler.change import fades
 from compiler.columns import (
-    arm_column,
     campaign_column,
     enrolled_columns,
     points_column,
     status_column,
     tag_column,
-    visit_column,
 )
 from compiler.condition import Condition, Scope, compile_wait_for
 from compiler.entry import Compiling, EntryPlanner, contact_columns, duration_seconds, workflow_scope
 from compiler.errors import ConditionError, DefinitionError, Problem, nearest
 from compiler.frames import Needs
 from compiler.graph import Flow, FlowNode, YamlPath, counted_steps, flow
-from compiler.kept import kept, kept_object
+from compiler.kept import kept
 from compiler.lookup import TICK_AT, frame, from_frame, seconds
 from compiler.messages import (
     HELD,
@@ -40,6 +38,7 @@ from compiler.messages import (
     quiet,
     sent_before,
 )
+from compiler.moves import jumps_back, moves
 from compiler.plan import SCOPE, SCOPE_COLUMNS, Action, Plan, Stage
 from compiler.workflow import (
     ActionStep,
@@ -167,16 +166,17 @@ class _Planner:
         )  # fmt: skip
         entry = self.entry.entry(self.policy.default_timezone or "UTC")
         exits = self._exits()
-        moves = self._moves(layers)
-        stages, read = self._stages(layers, moves)
+        moved = moves(self.graph, layers, [reason for reason, _ in self._leaving()],
+                      tracked=self._tracked(), splits=self.scope.splits)  # fmt: skip
+        stages, read = self._stages(layers, moved)
         return Plan(
             workflow=self.workflow.workflow, version=self.version, first_step=self.graph.nodes[0].id,
             priority=self.policy.priority or 0, entry=entry, rules=self.entry.rules(), exits=exits,
-            frame=self._frame(frame_needs, needs, read), stages=stages, moves=moves,
+            frame=self._frame(frame_needs, needs, read), stages=stages, moves=moved,
             refusing=self._refusing(), wakes=frozenset(self._wakes()), watches_state=self._watches_state(),
             contact_columns=frozenset(needs.contact_columns), properties=dict(needs.properties),
             events=frozenset(needs.events), lookback=self._lookback(), waits_by_zone=self._waits_by_zone(),
-            jumps_back=self._jumps_back(), ordered=(ordered := self._ordered(frame_needs)),
+            jumps_back=jumps_back(self.graph), ordered=(ordered := self._ordered(frame_needs)),
             dues=layers.dues() if ordered else {}, asked=self.entry.asked(), reads_entry=self._reads_entry(needs),
             conditions=dict(self.compiling.texts), steps=len(self.graph.nodes),
             step_ids=tuple(node.id for node in self.graph.nodes),
@@ -523,7 +523,7 @@ class _Planner:
         return frames.build(base, needs, row_id="enrollment_id", events=exp.to_table(frames.EVENTS),
                             trigger=self._by_event(), timed=True)  # fmt: skip
 
-    def _stages(self, layers: Layers, moves: exp.Select) -> tuple[tuple[Stage, ...], frozenset[str]]:
+    def _stages(self, layers: Layers, moved: exp.Select) -> tuple[tuple[Stage, ...], frozenset[str]]:
         """The stages, and what the first one reads of the frame."""
         texts = self._texts()
         actions: dict[str, list[Action]] = {}
@@ -535,55 +535,10 @@ class _Planner:
                 rows = action_rows(node, self.compiled.parts[node.id], stage, self.routing, texts=texts[node.id])
                 actions.setdefault(stage, []).extend(rows)
         readers: dict[str, list[exp.Expr]] = {name: [action.rows for action in made] for name, made in actions.items()}
-        readers.setdefault(layers.last_stage, []).append(moves)
+        readers.setdefault(layers.last_stage, []).append(moved)
         layered = layers.stages(readers)
         stages = (Stage(stage.name, stage.query, tuple(actions.get(stage.name, ()))) for stage in layered)
         return tuple(stages), layered[0].reads
-
-    def _moves(self, layers: Layers) -> exp.Select:
-        p, moment = exp.column("p", table="f"), exp.column("l", table="f")
-        ids = [
-            exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(node.index)),
-                   true=exp.Literal.string(node.id))
-            for node in self.graph.nodes
-        ]  # fmt: skip
-        reasons = [
-            exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(node.index)),
-                   true=exp.Literal.string(getattr(node.step, "exit", "")))
-            for node in self.graph.nodes if node.kind == "exit"
-        ]  # fmt: skip
-        reasons.append(exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(layers.completed)),
-                              true=exp.Literal.string("completed")))  # fmt: skip
-        leaving = [*(reason for reason, _ in self._leaving()), *(["unenrolled"] if layers.unenrolls else [])]
-        reasons += [
-            exp.If(this=exp.EQ(this=p.copy(), expression=exp.Literal.number(index)), true=exp.Literal.string(reason))
-            for index, reason in enumerate(leaving, layers.completed + 1)
-        ]  # fmt: skip
-        tracked = {step: f"s_{step}" for step in self._tracked()}
-        steps = kept_object(tracked) if tracked else exp.column("steps", table="f")
-        arms = kept_object({step: arm_column(step) for step in self.scope.splits})
-        visits = kept_object({step: visit_column(step) for step in counted_steps(self.graph)})
-        back = frame(BACK) if self._jumps_back() else exp.false()
-        moved: exp.Expr = exp.NEQ(this=p.copy(), expression=frame("p0"))
-        moved = exp.or_(moved, back) if self._jumps_back() else moved
-        outer = exp.select(
-            frame("log_at"), frame("enrollment_id"), frame("contact_id"), frame("key"), p.copy().as_("ordinal"),
-            exp.Coalesce(this=exp.Case(ifs=ids), expressions=[frame("position")]).as_("position"),
-            moment.as_("logical_at"), layers.due().as_("due_at"), steps.as_("steps"), arms.as_("arms"),
-            visits.as_("visits"), back.as_("back"),
-            exp.Case(ifs=reasons).as_("exit"),
-            moved.as_("moved"),
-            frame("due_at").as_("due_before"),
-        ).from_(f"{layers.last_stage} AS f")  # fmt: skip
-        changed = exp.or_(
-            exp.column("moved", table="x"),
-            exp.Not(this=exp.Is(this=exp.column("exit", table="x"), expression=exp.Null())),
-            exp.NullSafeNEQ(this=exp.column("due_at", table="x"), expression=exp.column("due_before", table="x")),
-        )  # fmt: skip
-        return exp.select("x.*").from_(outer.subquery("x")).where(changed)
-
-    def _jumps_back(self) -> bool:
-        return any(node.jumps_back for node in self.graph.nodes)
 
     def _wakes(self) -> set[str]:
         found: set[str] = set()
