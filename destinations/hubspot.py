@@ -1,8 +1,9 @@
-"""HubSpot CRM: contacts (`crm`) and tasks (`task`), both as batch upserts, so that a repetition has no second effect.
+"""HubSpot CRM: contacts, companies and other records (`crm`), tasks (`task`), all as batch upserts, and memberships of
+lists: a repetition has no second effect.
 
 A task has no idempotency key of its own; it is upserted on a unique text property that holds the action id (create it
-once on the task object, `task_id_property`). Wire format: `hubspot_wire`. Order of a batch: contacts, then tasks, then
-the association of each task with its contact.
+once on the task object, `task_id_property`). Wire format: `hubspot_wire`. Order of a batch: contacts, other records,
+tasks, each followed by the association with their contacts, then lists.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from destinations import classification
 from destinations.base import Action, Capabilities, Clock, Destination, Limit, SecretLookup, Verdict
 from destinations.classification import http_ruling, utc
 from destinations.config import DestinationConfig, read_config, required_clock
 from destinations.errors import ConfigurationError, DestinationError, PayloadError
-from destinations.hubspot_wire import Row, error_text, found_ids, row_verdicts, text_value, wait_of
+from destinations.hubspot_wire import Row, error_text, found_ids, missing_ids, row_verdicts, text_value, wait_of
 from destinations.json_body import encoded
 from destinations.pace import Pace
 from destinations.secret import Secret, secret_field, texts_of
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
     from destinations.transport import Answer, Transport
 
 # 100 requests in 10 s is the smallest plan; a little below it leaves room for others on the account.
+_LISTS = "/crm/v3/lists/"
 _LIMITS = (Limit(90, timedelta(seconds=10)), Limit(250_000, timedelta(days=1)))
+
+
+class RecordConfig(BaseModel):
+    """A kind of record besides contacts: its name in the API, and the unique property that says which record it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+    path: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    id_property: str
 
 
 class HubspotConfig(DestinationConfig):
@@ -40,7 +51,8 @@ class HubspotConfig(DestinationConfig):
     `id_property`: what identifies a contact, `email` or a unique custom property that then holds the contact id. By
     email HubSpot wants all the properties you own in every upsert; steps that set single fields need the custom one.
     `fields` renames fields to properties, `owners` maps owner names to HubSpot owner ids, `account_timezone` says when
-    the daily limit starts anew, `associate: false` leaves tasks without their contact.
+    the daily limit starts anew, `associate: false` leaves tasks and other records without their contact. `objects` are
+    further kinds of records; which one is meant says the value that the step sets for their `id_property`.
     """
 
     token: str
@@ -51,6 +63,9 @@ class HubspotConfig(DestinationConfig):
     task_id_property: str = "penstock_action_id"
     fields: Mapping[str, str] = Field(default_factory=dict)
     owners: Mapping[str, str] = Field(default_factory=dict)
+    objects: Mapping[str, RecordConfig] = Field(
+        default_factory=lambda: {"company": RecordConfig(path="companies", id_property="domain")}
+    )
     associate: bool = True
     account_timezone: str = "UTC"
 
@@ -64,7 +79,7 @@ class _Outcome:
 
 
 class Hubspot(Destination):
-    """`crm: {object: contact}` and `task:` steps."""
+    """`crm: {object: contact}`, `company`, `list`, what `objects` names, and `task:` steps."""
 
     type = "hubspot"
     capabilities = Capabilities(
@@ -75,7 +90,7 @@ class Hubspot(Destination):
         concurrency=1,
         retry_after=(timedelta(minutes=5), timedelta(minutes=10)),
         on_unknown="retry",
-        objects=frozenset({"contact"}),
+        objects=frozenset({"contact", "company", "list"}),
         limits=_LIMITS,
     )
 
@@ -104,6 +119,13 @@ class Hubspot(Destination):
         """See `Destination.from_config`; needs a clock for due dates and for the daily limit."""
         return cls(name, read_config(HubspotConfig, name, config), secrets, required_clock(name, cls.type, clock))
 
+    @classmethod
+    def abilities(cls, config: Mapping[str, Any]) -> Capabilities:
+        """Contacts, lists, and the objects of the configuration."""
+        given = config.get("objects")
+        known = frozenset(map(str, given)) if isinstance(given, dict) else frozenset({"company"})
+        return replace(cls.capabilities, objects=known | {"contact", "list"})
+
     async def __aenter__(self) -> Self:
         """The token resolves before the first action is claimed."""
         self._token.reveal()
@@ -128,35 +150,64 @@ class Hubspot(Destination):
     async def send(self, batch: Sequence[Action]) -> Sequence[Verdict]:
         """Upsert in chunks of `max_batch`; each row gets its own verdict out of the batch answer."""
         verdicts: dict[str, Verdict] = {}
-        contacts: list[Row] = []
-        tasks: list[Row] = []
+        groups: dict[str, list[Row]] = {"contacts": []}
         for action in batch:
             try:
-                match action.kind:
-                    case "crm":
-                        contacts.append(self._contact_row(action))
-                    case "task":
-                        tasks.append(self._task_row(action))
-                    case _:
-                        raise PayloadError("unsupported_kind", f"HubSpot cannot perform {action.kind}")
+                kind, row = self._row(action)
             except PayloadError as error:
                 verdicts[action.action_id] = Verdict(action.action_id, "failed", error.code, error.message)
-        for object_type, rows in (("contacts", contacts), ("tasks", tasks)):
-            for chunk in _chunks(rows, self.capabilities.max_batch):
+            else:
+                groups.setdefault(kind, []).append(row)
+        for kind in sorted(groups, key=_place):
+            for chunk in _chunks(groups[kind], self.capabilities.max_batch):
                 stopped = next((verdict for verdict in verdicts.values() if verdict.stop), None)
                 if stopped is not None:
                     made = [replace(stopped, action_id=row.action.action_id) for row in chunk]
+                elif kind.startswith(_LISTS):
+                    made = await self._list(kind, chunk)
                 else:
-                    made = await self._upsert(object_type, chunk)
-                    if object_type == "tasks" and self._config.associate:
-                        made = await self._associate(chunk, made)
+                    made = await self._upsert(kind, chunk)
+                    if kind != "contacts" and self._config.associate:
+                        made = await self._associate(kind, chunk, made)
                 verdicts |= {verdict.action_id: verdict for verdict in made}
         return [verdicts[action.action_id] for action in batch]
 
-    def _contact_row(self, action: Action) -> Row:
+    def _row(self, action: Action) -> tuple[str, Row]:
+        """The action as a row, and what it shares requests with."""
         kind = str(action.payload.get("object", "contact"))
-        if kind != "contact":
-            raise PayloadError("unsupported_object", "HubSpot upserts: contact")
+        match action.kind, kind:
+            case "task", _:
+                return "tasks", self._task_row(action)
+            case "crm", "contact":
+                return "contacts", self._contact_row(action)
+            case "crm", "list":
+                return self._list_row(action)
+            case "crm", _ if kind in self._config.objects:
+                return self._config.objects[kind].path, self._record_row(action, self._config.objects[kind])
+            case "crm", _:
+                names = ", ".join(sorted({"contact", "list", *self._config.objects}))
+                raise PayloadError("unsupported_object", f"HubSpot takes: {names}")
+            case _:
+                raise PayloadError("unsupported_kind", f"HubSpot cannot perform {action.kind}")
+
+    def _record_row(self, action: Action, record: RecordConfig) -> Row:
+        fields = {self._config.fields.get(name, name): value for name, value in action.payload.get("set", {}).items()}
+        properties = {name: text_value(value) for name, value in fields.items()}
+        key = properties.get(record.id_property, "").strip()
+        if not key:
+            raise PayloadError("no_key", f"the step sets no {record.id_property}, which says which record is meant")
+        return Row(action, record.id_property, key, properties)
+
+    def _list_row(self, action: Action) -> tuple[str, Row]:
+        """`set: {list: <id>, member: true|false}`; who shares list and direction shares a request."""
+        given = action.payload.get("set", {})
+        number, member = str(given.get("list") or ""), given.get("member", True)
+        if not number.isdigit():
+            raise PayloadError("no_key", "the step sets no `list`, the number of a manual list")
+        way = "add" if str(member).lower() in ("true", "1") else "remove"
+        return f"{_LISTS}{number}/memberships/{way}", Row(action, "", self._contact_key(action), {})
+
+    def _contact_row(self, action: Action) -> Row:
         contact = action.payload.get("contact") or {}
         email = str(contact.get("email") or "").strip()
         fields = {self._config.fields.get(name, name): value for name, value in action.payload.get("set", {}).items()}
@@ -239,8 +290,24 @@ class Hubspot(Destination):
         message = error_text(answer, [self._token.reveal(), *texts_of(action.payload)])
         return Verdict(action.action_id, ruling.status, str(answer.status), message, pause, stop=ruling.stop)
 
-    async def _associate(self, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Tie each new task to its contact. Everything here may be repeated, so a hiccup makes the task a `retry`."""
+    async def _list(self, path: str, rows: Sequence[Row]) -> list[Verdict]:
+        """Put contacts on a list, or take them off; a set, so a repetition changes nothing."""
+        outcome, contacts = await self._contact_ids(sorted({row.key for row in rows}))
+        if outcome.answer is not None and outcome.answer.status < 300:
+            ids = sorted({contacts[row.key.lower()] for row in rows if row.key.lower() in contacts})
+            outcome = await self._post(path, ids, "PUT")
+        missing = missing_ids(outcome.answer) if outcome.answer is not None else frozenset()
+        made = []
+        for row in rows:
+            found = contacts.get(row.key.lower())
+            verdict = self._verdict(row.action, outcome)
+            if verdict.status == "sent" and (found is None or found in missing):
+                verdict = Verdict(row.action.action_id, "failed", "no_contact", "HubSpot has no such contact")
+            made.append(verdict)
+        return made
+
+    async def _associate(self, kind: str, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """Tie each record to its contact. Everything here may be repeated, so a hiccup makes the record a `retry`."""
         done = {verdict.action_id: verdict.receipt["id"] for verdict in verdicts if "id" in verdict.receipt}
         owners: dict[str, str] = {}
         for row in rows:
@@ -259,7 +326,7 @@ class Hubspot(Destination):
         ]
         if pairs and outcome.answer is not None and outcome.answer.status < 300:
             outcome = await self._post(
-                f"{self._config.associations_path}/tasks/contacts/batch/associate/default", {"inputs": pairs}
+                f"{self._config.associations_path}/{kind}/contacts/batch/associate/default", {"inputs": pairs}
             )
         actions = {row.action.action_id: row.action for row in rows}
         return [
@@ -273,9 +340,7 @@ class Hubspot(Destination):
             case "sent":
                 return verdict
             case "failed":
-                return replace(
-                    verdict, message=f"the task stands without its contact: {problem.code} {problem.message}"
-                )
+                return replace(verdict, message=f"it stands without its contact: {problem.code} {problem.message}")
             case _:
                 return problem
 
@@ -296,7 +361,7 @@ class Hubspot(Destination):
                 found = {**found, **found_ids(outcome.answer, id_property)}
         return outcome, found
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> _Outcome:
+    async def _post(self, path: str, body: object, method: str = "POST") -> _Outcome:
         if self._transport is None:
             return _Outcome()
         try:
@@ -307,9 +372,14 @@ class Hubspot(Destination):
                 "user-agent": "penstock",
             }
             url = self._base.reveal().rstrip("/") + path
-            return _Outcome(await self._transport.post(url, encoded(body), headers))
+            return _Outcome(await self._transport.request(method, url, encoded(body), headers))
         except DestinationError as error:
             return _Outcome(error=error)
+
+
+def _place(kind: str) -> tuple[int, str]:
+    """Contacts first, then other records, then tasks, then lists."""
+    return (0 if kind == "contacts" else 2 if kind == "tasks" else 3 if kind.startswith(_LISTS) else 1), kind
 
 
 def _chunks(rows: Sequence[Row], size: int) -> list[list[Row]]:

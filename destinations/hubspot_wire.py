@@ -110,6 +110,13 @@ def found_ids(answer: Answer, id_property: str) -> Mapping[str, str]:
     return {key: str(found) for key, found in pairs if key is not None and found}
 
 
+def missing_ids(answer: Answer) -> frozenset[str]:
+    """The records that a list could not take because they do not exist."""
+    data = json_object(answer.body) or {}
+    found = data.get("recordIdsMissing")
+    return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+
+
 def _errors_by_trace(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for error in _items(data, "errors"):
         context = error.get("context")

@@ -102,7 +102,10 @@ class Transport:
             limit=self._connections,
             keepalive_timeout=_KEEP_ALIVE,
         )
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+        # One call is one request: a PUT or DELETE whose connection was lost is ours to judge, not to be sent once more.
+        session._retry_connection = False
+        return session
 
     async def close(self) -> None:
         """Close all connections."""

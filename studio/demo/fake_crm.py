@@ -32,9 +32,12 @@ _AFTER = frozenset({"500 after", "502 after", "hang after", "drop after", "huge"
 _MAX_INPUTS = 100
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _NOW = "2026-01-01T00:00:00.000Z"
-_OBJECTS = re.compile(r"/crm/v3/objects/(contacts|tasks)/batch/(upsert|read)")
-_ASSOCIATE = "/crm/v4/associations/tasks/contacts/batch/associate/default"
-_ID_PROPERTIES = {"contacts": {"email", "penstock_contact_id"}, "tasks": {"penstock_action_id"}}
+_OBJECTS = re.compile(r"/crm/v3/objects/(contacts|companies|tasks)/batch/(upsert|read)")
+_ASSOCIATE = re.compile(r"/crm/v4/associations/(companies|tasks)/contacts/batch/associate/default")
+_LIST = re.compile(r"/crm/v3/lists/(\d+)/memberships/(add|remove)")
+_ID_PROPERTIES = {
+    "contacts": {"email", "penstock_contact_id"}, "companies": {"domain"}, "tasks": {"penstock_action_id"},
+}  # fmt: skip
 _CATEGORY = {
     400: "VALIDATION_ERROR",
     401: "INVALID_AUTHENTICATION",
@@ -108,7 +111,8 @@ class FakeCrm:
         self.port = port
         self.counters = CrmCounters()
         self.requests: list[CrmRequest] = []
-        self.objects: dict[str, dict[str, dict[str, str]]] = {"contacts": {}, "tasks": {}}
+        self.objects: dict[str, dict[str, dict[str, str]]] = {"contacts": {}, "companies": {}, "tasks": {}}
+        self.lists: dict[str, set[str]] = {}
         self._index: dict[tuple[str, str, str], str] = {}
         self.associations: set[tuple[str, str]] = set()
         self.stopping = threading.Event()
@@ -233,6 +237,8 @@ class FakeCrm:
                 return _error(int(fault), fault)
 
     def _route(self, request: CrmRequest) -> _Reply:
+        if (found := _LIST.fullmatch(request.path)) is not None and request.method == "PUT":
+            return self._list(found[1], found[2], json.loads(request.body))
         try:
             body = json.loads(request.body)
             inputs = body["inputs"]
@@ -240,8 +246,8 @@ class FakeCrm:
             return _error(400, "Invalid input JSON")
         if not isinstance(inputs, list) or not inputs or len(inputs) > _MAX_INPUTS:
             return _error(400, f"inputs must hold 1 to {_MAX_INPUTS} entries")
-        if request.path == _ASSOCIATE:
-            return self._associate(inputs)
+        if (tie := _ASSOCIATE.fullmatch(request.path)) is not None:
+            return self._associate(tie[1], inputs)
         match = _OBJECTS.fullmatch(request.path)
         if match is None or request.method != "POST":
             return _error(404, "resource not found")
@@ -300,7 +306,7 @@ class FakeCrm:
         id_property, key = str(item["idProperty"]), str(item["id"])
         found = self._index.get((object_type, id_property, key.lower()))
         before = None if found is None else dict(records[found])
-        record_id = found or str(1001 + len(self.objects["contacts"]) + len(self.objects["tasks"]))
+        record_id = found or str(1001 + sum(map(len, self.objects.values())))
         after = {**(before or {id_property: key}), **item["properties"]}
         if after == before:
             self.counters.repeats += 1
@@ -317,10 +323,20 @@ class FakeCrm:
                 self._on_effect(object_type, after)
         return {**_record(record_id, after), "new": found is None}
 
-    def _associate(self, inputs: Sequence[Mapping[str, Any]]) -> _Reply:
+    def _list(self, number: str, way: str, ids: Sequence[str]) -> _Reply:
+        members = self.lists.setdefault(number, set())
+        known = {one for one in ids if one in self.objects["contacts"]}
+        changed = known - members if way == "add" else known & members
+        self.lists[number] = members | known if way == "add" else members - known
+        self.counters.effects += len(changed)
+        added, removed = (sorted(changed), []) if way == "add" else ([], sorted(changed))
+        missing = sorted(set(ids) - known)
+        return _Reply(200, {"recordsIdsAdded": added, "recordIdsRemoved": removed, "recordIdsMissing": missing})
+
+    def _associate(self, object_type: str, inputs: Sequence[Mapping[str, Any]]) -> _Reply:
         for item in inputs:
             task, contact = str(item["from"]["id"]), str(item["to"]["id"])
-            if task not in self.objects["tasks"] or contact not in self.objects["contacts"]:
+            if task not in self.objects[object_type] or contact not in self.objects["contacts"]:
                 return _error(400, "One or more objects do not exist")
             self.associations.add((task, contact))
         return _Reply(200, _complete([]))
@@ -414,10 +430,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
-        """Every endpoint is a POST."""
+        """Every endpoint but the lists is a POST."""
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        reply, fault = self.server.owner.answer(CrmRequest("POST", self.path, headers, body))
+        reply, fault = self.server.owner.answer(CrmRequest(self.command, self.path, headers, body))
         match fault:
             case "drop" | "drop after":
                 self.close_connection = True
@@ -428,6 +444,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._endless(fault)
             case _:
                 self._reply(reply)
+
+    do_PUT = do_POST
 
     def do_GET(self) -> None:
         """Only a followed redirect gets here."""

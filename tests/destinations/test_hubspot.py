@@ -76,7 +76,7 @@ def test_hubspot_same_contact_twice_keeps_the_order() -> None:
 
 def test_hubspot_contact_without_the_id_property_fails_alone() -> None:
     nobody = Action("a-2", "crm", "contact", "x", 1, {"set": {}, "contact": {"id": "x", "email": None}})
-    company = Action("a-3", "crm", "company", "x", 1, {"object": "company", "set": {}, "contact": {"id": "x"}})
+    company = Action("a-3", "crm", "deal", "x", 1, {"object": "deal", "set": {}, "contact": {"id": "x"}})
     with FakeCrm() as fake:
         verdicts = send(config(fake.url), crm("a-1"), nobody, company)
         by_id = send(config(fake.url, id_property="penstock_contact_id"), nobody)
@@ -117,6 +117,56 @@ def test_hubspot_tasks_are_tied_to_their_contacts() -> None:
         ("t-1", "ann@example.test"),
         ("t-2", "bob@example.test"),
     }
+
+
+def company(action_id: str, contact: str, **fields: Any) -> Action:
+    who = {"id": contact, "email": f"{contact}@example.test"}
+    return Action(action_id, "crm", "company", contact, 1, {"object": "company", "set": fields, "contact": who})
+
+
+def listed(action_id: str, contact: str, **fields: Any) -> Action:
+    who = {"id": contact, "email": f"{contact}@example.test"}
+    return Action(action_id, "crm", "list", contact, 1, {"object": "list", "set": fields, "contact": who})
+
+
+def test_hubspot_companies_are_upserted_by_domain_and_tied_to_their_contacts() -> None:
+    with FakeCrm() as fake:
+        verdicts = send(
+            config(fake.url),
+            company("a-1", "ann", domain="acme.test", industry="ANVILS"),
+            company("a-2", "bob", domain="acme.test", tier="gold"),
+            company("a-3", "cat", industry="?"),
+        )
+        again = send(config(fake.url), company("a-1", "ann", domain="acme.test", industry="ANVILS"))
+    assert [(verdict.status, verdict.code) for verdict in verdicts] == [
+        ("sent", "200"), ("sent", "200"), ("failed", "no_key"),
+    ]  # fmt: skip
+    assert list(fake.objects["companies"].values()) == [{"domain": "acme.test", "industry": "ANVILS", "tier": "gold"}]
+    emails = {record: contact["email"] for record, contact in fake.objects["contacts"].items()}
+    assert sorted(emails[contact] for _, contact in fake.associations) == ["ann@example.test", "bob@example.test"]
+    assert (statuses(again), fake.counters.duplicates, len(fake.associations)) == (["sent"], 0, 2)
+
+
+def test_hubspot_lists_take_contacts_and_let_them_go() -> None:
+    actions = [listed(f"a-{n}", f"c{n}", list="7", member=True) for n in range(3)]
+    with FakeCrm() as fake:
+        first = send(config(fake.url), *actions, listed("b-1", "c0", list="8"), listed("b-2", "c0", list="news"))
+        second = send(config(fake.url), *actions, listed("a-9", "c1", list="7", member=False))
+        emails = {record: contact["email"] for record, contact in fake.objects["contacts"].items()}
+    assert statuses(first) == ["sent", "sent", "sent", "sent", "failed"]
+    assert (first[4].code, statuses(second)) == ("no_key", ["sent"] * 4)
+    assert {emails[one] for one in fake.lists["7"]} == {"c0@example.test", "c2@example.test"}
+    assert {emails[one] for one in fake.lists["8"]} == {"c0@example.test"}
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+@pytest.mark.parametrize("fault", ["500", "drop after", "429"])
+def test_hubspot_list_is_repeated_whole_when_a_request_of_it_fails(position: int, fault: CrmFault) -> None:
+    with FakeCrm(script=[None] * position + [fault]) as fake:
+        first = send(config(fake.url), listed("a-1", "ann", list="7"))
+        second = send(config(fake.url), listed("a-1", "ann", list="7"))
+    assert (first[0].status in ("retry", "unknown"), second[0].status) == (True, "sent")
+    assert (len(fake.contacts), [len(one) for one in fake.lists.values()]) == (1, [1])
 
 
 AFTER: list[CrmFault] = ["500 after", "502 after", "hang after", "drop after"]
@@ -248,10 +298,14 @@ def test_hubspot_with_many_faults_ends_with_each_effect_once(seed: int) -> None:
 
 def test_hubspot_requests_fit_the_api_description() -> None:
     description = spec("hubspot", "authored_hubspot_crm.openapi.json")
-    actions = [crm("a-1", plan="pro", n=1, none=None), crm("a-2", "bob"), task("t-1", owner="7"), task("t-2", "new")]
+    actions = [
+        crm("a-1", plan="pro", n=1, none=None), crm("a-2", "bob"), task("t-1", owner="7"), task("t-2", "new"),
+        company("o-1", "ann", domain="acme.test"), listed("l-1", "ann", list="7"),
+        listed("l-2", "ann", list="8", member=False),
+    ]  # fmt: skip
     with FakeCrm(keep_requests=True) as fake:
         assert set(statuses(send(config(fake.url), *actions))) == {"sent"}
-    assert len(fake.requests) == 5
+    assert len(fake.requests) == 12
     for request in fake.requests:
         assert request.headers["authorization"] == "Bearer demo-token"
         assert list(_problems(description, request)) == []
@@ -265,7 +319,7 @@ def _problems(description: Mapping[str, Any], request: CrmRequest) -> list[str]:
         parts = template.strip("/").split("/")
         given = request.path.strip("/").split("/")
         if len(parts) == len(given) and all(p == g or p.startswith("{") for p, g in zip(parts, given, strict=True)):
-            schema = operations["post"]["requestBody"]["content"]["application/json"]["schema"]
+            schema = operations[request.method.lower()]["requestBody"]["content"]["application/json"]["schema"]
             whole = {**schema, "components": description["components"]}
             return [error.message for error in Draft4Validator(whole).iter_errors(json.loads(request.body))]
     return [f"no such path: {request.path}"]

@@ -67,7 +67,7 @@ def test_a_crm_object_that_the_destination_does_not_take_is_refused(
     assert _validate(project) == 1
     found = capsys.readouterr().out
     assert "workflows/thanks.yaml:9:19  E407 crm takes no CRM object 'deal'" in found
-    assert "hint: what it takes: contact" in found
+    assert "hint: what it takes: company, contact, list" in found
 
 
 def test_a_broken_project_file_is_a_finding_with_its_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
