@@ -346,9 +346,9 @@ MUTATIONS: Mapping[str, Plant] = {
     ),
     "after_exit lets one more in": says(admission, "p.active > 0", "p.active > 1"),
     "once is forgotten after the exit": says(admission, "'once' AND p.entered > 0", "'once' AND p.active > 0"),
-    "the entry cap allows one more": says(admission, ") >= $cap THEN", ") > $cap THEN"),
+    "the entry cap allows one more": says(admission, "r.entered >= $cap THEN", "r.entered > $cap THEN"),
     "an entry at the edge of the cap's window counts": says(
-        admission, "n.entry_at > c.candidate_at - CAST($per", "n.entry_at >= c.candidate_at - CAST($per"
+        admission, "n.entry_at > t.candidate_at - CAST($per", "n.entry_at >= t.candidate_at - CAST($per"
     ),
     "candidates come by id, not by time": says(
         admission, "ORDER BY since, NOT asked, entry_ref", "ORDER BY entry_ref, since, NOT asked"
