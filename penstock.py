@@ -11,6 +11,7 @@ in `__all__`; every other module of the distribution is internal.
     p.log("abandoned_cart", since="7d")
     p.funnel("abandoned_cart")
     penstock.backtest("abandoned_cart", since="90d", project=p).steps
+    penstock.identity("c1", secret=...)                   # who a visitor of a web page is, signed
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from studio.facade import Audience, Backtest, Project, Workflow, backtest, demo
+    from studio.facade import Audience, Backtest, Project, Workflow, backtest, demo, identity
 
-__all__ = ["Audience", "Backtest", "Project", "Workflow", "__version__", "backtest", "demo"]
+__all__ = ["Audience", "Backtest", "Project", "Workflow", "__version__", "backtest", "demo", "identity"]
 
 __version__ = "0.1.0"
 """The version of this distribution (SemVer)."""

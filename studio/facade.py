@@ -389,6 +389,18 @@ def demo(folder: str | Path | None = None) -> Project:
     return Project(place / "project", "demo")
 
 
+def identity(contact_id: str, secret: str) -> str:
+    """The signed token by which a web page says who its visitor is, in `penstock.identify(…)`.
+
+    Args:
+        contact_id: as in the contact model.
+        secret: the first of `collector.secrets`.
+    """
+    from flows.collector.tokens import Keyring
+
+    return Keyring([secret]).identity(contact_id)
+
+
 def _funnel_frame(found: Funnel) -> pl.DataFrame:
     rows: list[tuple[str, str, str | None, int, int | None, int | None]]
     rows = [("entered", "entry", None, found.entered, None, None)]

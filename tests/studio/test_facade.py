@@ -24,7 +24,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> penstock.Project:
 
 
 def test_the_facade_names_all_it_has() -> None:
-    assert penstock.__all__ == ["Audience", "Backtest", "Project", "Workflow", "__version__", "backtest", "demo"]
+    assert penstock.__all__ == [
+        "Audience", "Backtest", "Project", "Workflow", "__version__", "backtest", "demo", "identity",
+    ]  # fmt: skip
     assert dir(penstock) == sorted(penstock.__all__)
     for name in penstock.__all__:
         assert getattr(penstock, name) is not None

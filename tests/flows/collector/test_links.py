@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import re
 from uuid import uuid4
 
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import penstock
 from compiler.content import parse_template, render
 from flows.collector.links import MessageLinks, counted
 from flows.collector.tokens import Keyring
@@ -103,3 +107,11 @@ def test_an_address_that_only_looks_like_a_listed_one_is_not(address: str) -> No
 
 def test_every_message_has_tokens_of_its_own() -> None:
     assert LINKS.leave(str(uuid4()), "news") != LINKS.leave(str(uuid4()), "news")
+
+
+def test_an_identity_can_be_made_by_hand_as_the_page_says() -> None:
+    key = hashlib.sha256(b"penstock links " + SECRET.encode()).digest()
+    mac = hmac.new(key, b"identity\0c1", hashlib.sha256).digest()[:16]
+    token = base64.urlsafe_b64encode(key[:1] + mac + b"c1").rstrip(b"=").decode()
+    assert token == penstock.identity("c1", secret=SECRET)
+    assert KEYRING.contact(token) == "c1"
