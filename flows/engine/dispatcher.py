@@ -111,6 +111,7 @@ class _Pass:
         self.ready: dict[str, Destination] = {}
         self.failure: DeliveryError | None = None
         self.key: str | None = None
+        self.starting: list[tuple[list[tuple[str, int]], asyncio.Future[bool]]] = []
         self.claimed_at = delivery.clock.now()
         able = {name: destination.capabilities for name, destination in delivery.destinations.items()}
         self.accounts = Accounts(able)
@@ -297,7 +298,7 @@ class _Pass:
         started = self.delivery.clock.now()
         held_back = destination.name in self.report.paused or self.delivery.stopping()
         held_back = held_back or started - self.claimed_at > SEND_WITHIN
-        if held_back or not self._noted_start(intents, started):
+        if held_back or not await self._noted_start(intents, started):
             return [(intent, returned(intent)) for intent in intents]
         crash_point("before_send")
         verdicts = await _verdicts(destination, [action for _, action in chunk])
@@ -313,18 +314,34 @@ class _Pass:
             for intent, verdict in zip(intents, verdicts, strict=True)
         ]
 
-    def _noted_start(self, intents: Sequence[Intent], now: datetime) -> bool:
-        """Whether the sends are in the attempt log; without that nothing is sent, in the rest of the pass either."""
+    async def _noted_start(self, intents: Sequence[Intent], now: datetime) -> bool:
+        """Whether the sends are in the attempt log; without that nothing is sent, in the rest of the pass either.
+
+        What is about to be sent at the same moment shares one write and one wait for the disk.
+        """
         if self.failure is not None:
             return False
         if self.delivery.log is None:
             return True
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.starting.append(([(intent.action_id, intent.attempt) for intent in intents], answer))
+        if len(self.starting) == 1:
+            asyncio.get_running_loop().call_soon(self._note_starts, self.delivery.log, now)
+        return await answer
+
+    def _note_starts(self, log: AttemptLog, now: datetime) -> None:
+        """Write the starts that came together; what the log raises ends the pass."""
+        together, self.starting = self.starting, []
+        written = False
         try:
-            self.delivery.log.starting([(intent.action_id, intent.attempt) for intent in intents], now)
+            log.starting([start for starts, _ in together for start in starts], now)
+            written = True
         except DeliveryError as error:
             self.failure = error
-            return False
-        return True
+        finally:
+            for _, answer in together:
+                if not answer.done():
+                    answer.set_result(written)
 
     def _note_outcomes(self, intents: Sequence[Intent], verdicts: Sequence[Verdict]) -> None:
         if self.delivery.log is None:
