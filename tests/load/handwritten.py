@@ -68,6 +68,7 @@ class _Hand:
             "zones": zones,
             "held": [],
             "audiences": [],
+            "named": [],
             "guarded": {},
             "absent": {},
         }
@@ -96,7 +97,6 @@ class _Hand:
         self._run(_SEE)
         if pending is not None:
             self._run(_SEE_MATURED)
-        self._run(_FORGET, old=model - timedelta(days=30))
         return model, max(own or 0, int(watermarks["own"]))
 
     def _admit(self) -> int:
@@ -208,7 +208,6 @@ _SEE_MATURED = """
     UPDATE penstock.event_seen SET arrived_tick = $tick
     WHERE arrived_tick IS NULL AND event_id IN (SELECT event_id FROM matured SEMI JOIN arrived USING (event_id))
 """
-_FORGET = "DELETE FROM penstock.event_seen WHERE seen_tick < $tick AND coalesce(loaded_at, event_time) < $old"
 
 # ---------------------------------------------------------------- who enters
 
