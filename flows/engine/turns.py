@@ -63,9 +63,10 @@ def take_turns(
 def _find_dues(work: Work, plan: Plan, scope: Callable[[Plan], int], *, every_one: bool) -> None:
     """Say when those go on for whom that was not planned before: by an event, a column that changed, …"""
     steps = [step for step, due in plan.dues.items() if every_one or not due.planned]
-    if not steps:
+    if not plan.dues:
         return
-    standing = work.rows(_STANDING, workflow=plan.workflow, version=plan.version, steps=steps)
+    given = {"steps": steps, "waiting": list(plan.dues)}
+    standing = work.rows(_STANDING, workflow=plan.workflow, version=plan.version, **given)
     if not standing:
         return
     key = (plan.workflow, str(plan.version))
@@ -80,9 +81,11 @@ def _find_dues(work: Work, plan: Plan, scope: Callable[[Plan], int], *, every_on
 # Where the order leaves two of one workflow equal, the one goes first that entered first, as admission has it.
 _TURNS = """
     CREATE OR REPLACE TEMP TABLE tick_turns AS
-    SELECT m.enrollment_id, m.contact_id, m.workflow, m.version, m.position, m.entry_at, m.entry_ref, m.priority, m.due
+    SELECT m.enrollment_id, m.contact_id, m.workflow, m.version, m.position, m.entry_at, m.entry_ref, m.priority, m.due,
+        m.fresh
     FROM (
-        SELECT n.enrollment_id, n.contact_id, n.workflow, n.version, n.position, n.entry_at, n.entry_ref, p.priority,
+        SELECT n.entered_tick = $tick AS fresh,
+            n.enrollment_id, n.contact_id, n.workflow, n.version, n.position, n.entry_at, n.entry_ref, p.priority,
             greatest(n.logical_at, coalesce(n.due_at, n.logical_at)) AS due,
             count(*) OVER (PARTITION BY n.contact_id) AS several
         FROM enrollments AS n
@@ -95,7 +98,8 @@ _TURNS = """
 """
 _STANDING = """
     SELECT DISTINCT t.position FROM tick_turns AS t
-    WHERE t.workflow = $workflow AND t.version = $version AND list_contains($steps, t.position)
+    WHERE t.workflow = $workflow AND t.version = $version
+        AND (list_contains($steps, t.position) OR t.fresh AND list_contains($waiting, t.position))
 """
 _GOES_ON = """
     UPDATE tick_turns SET due = d.due FROM tick_dues AS d WHERE d.enrollment_id = tick_turns.enrollment_id
