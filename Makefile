@@ -26,7 +26,7 @@ demo: setup  ## Run the main job on the shipped shop and write a report
 	@$(BIN)/penstock demo
 
 test: lint types contracts  ## Run every check and every test (soak tests excepted)
-	@scripts/setup.sh --with-server
+	@scripts/setup.sh --for-tests
 	$(STAGE) "tests: unit, golden, scenarios, house and notebooks"
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --nbmake tests notebooks
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv from requirements.lock (hash-checked) and installs this checkout into it, editable.
 # Does nothing when .venv already fits the lock. Uses uv when it is on the PATH, else venv + pip.
-# With --with-server, for the tests, it also sees to a PostgreSQL, where that is missing and this user may install it.
+# With --for-tests it also sees to a PostgreSQL and a Chromium, where one is missing and this user may install it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,13 +76,15 @@ install_locked() {
 
 has_postgresql() { command -v initdb >/dev/null 2>&1 || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
-install_server() {
-    has_postgresql && return
-    { command -v apt-get >/dev/null 2>&1 && apt_install postgresql; } || say "PostgreSQL is missing and cannot be installed here: its tests will be skipped"
+has_chromium() { command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1; }
+
+install_for_tests() { # package
+    { command -v apt-get >/dev/null 2>&1 && apt_install "$1"; } || say "$1 is missing and cannot be installed here: its tests will be skipped"
 }
 
-if [ "${1:-}" = --with-server ]; then
-    install_server
+if [ "${1:-}" = --for-tests ]; then
+    has_postgresql || install_for_tests postgresql
+    has_chromium || install_for_tests chromium
 fi
 if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$WANTED" ] && is_new_enough "$VENV/bin/python"; then
     exit 0
