@@ -251,10 +251,13 @@ _UNENROLLED_EXIT = """
     UPDATE enrollments SET exit = 'unenrolled', exited_at = $tick_at, moved_tick = $tick, due_at = NULL
     FROM tick_unenrolled AS x WHERE enrollments.enrollment_id = x.enrollment_id
 """
+# Who stays, and is only due at another time, keeps all else as the log has it.
 _MOVE = """
     UPDATE enrollments SET position = m.position, logical_at = m.logical_at,
-        due_at = CASE WHEN m.exit IS NULL THEN m.due_at END, steps = m.steps, arms = coalesce(m.arms, enrollments.arms),
-        visits = coalesce(m.visits, enrollments.visits), moved_tick = $tick, exit = m.exit,
-        exited_at = CASE WHEN m.exit IS NOT NULL THEN $tick_at END
+        due_at = CASE WHEN m.exit IS NULL THEN m.due_at END,
+        steps = CASE WHEN m.moved THEN m.steps ELSE enrollments.steps END,
+        arms = CASE WHEN m.moved THEN coalesce(m.arms, enrollments.arms) ELSE enrollments.arms END,
+        visits = CASE WHEN m.moved THEN coalesce(m.visits, enrollments.visits) ELSE enrollments.visits END,
+        moved_tick = $tick, exit = m.exit, exited_at = CASE WHEN m.exit IS NOT NULL THEN $tick_at END
     FROM tick_moves AS m WHERE enrollments.enrollment_id = m.enrollment_id
 """

@@ -233,9 +233,7 @@ _CANDIDATES = """
 _ENTER = """
     INSERT INTO penstock.enrollments
     SELECT candidate_id, 'onboarding', 1, contact_id, NULL, event_id, entry, event_time, 'welcome_pause', event_time,
-        event_time + INTERVAL 1 HOUR, json_object('billing_mail', NULL::TIMESTAMP, 'import_mail', NULL::TIMESTAMP,
-            'integrations_mail', NULL::TIMESTAMP, 'loyalty_mail', NULL::TIMESTAMP, 'reports_mail', NULL::TIMESTAMP,
-            'welcome_mail', NULL::TIMESTAMP), NULL, NULL, $tick, $tick, NULL, NULL
+        event_time + INTERVAL 1 HOUR, NULL, NULL, NULL, $tick, $tick, NULL, NULL
     FROM candidate WHERE verdict = 'entered'
 """
 _CONSUME = """
@@ -459,7 +457,8 @@ _TAG = """
 """
 _MOVE = """
     UPDATE penstock.enrollments SET position = coalesce(e.position, enrollments.position), logical_at = e.l,
-        due_at = CASE WHEN e.n < 81 THEN e.until END, moved_tick = $tick, steps = e.steps,
+        due_at = CASE WHEN e.n < 81 THEN e.until END, moved_tick = $tick,
+        steps = CASE WHEN e.moved THEN e.steps ELSE enrollments.steps END,
         exit = CASE WHEN e.n = 81 THEN 'completed' END, exited_at = CASE WHEN e.n = 81 THEN $t END
     FROM ended AS e WHERE enrollments.enrollment_id = e.enrollment_id
 """

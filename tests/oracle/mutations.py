@@ -410,7 +410,6 @@ MUTATIONS: Mapping[str, Plant] = {
     ),
     "a pause sends what waits for its next attempt": says(claims, "c.action = 'pause' AND (", "FALSE AND ("),
     "who comes during a pause is always lost": says(admission, "IS NOT NULL THEN $paused", "IS NOT NULL THEN 'paused'"),
-    "nobody is looked at when a pause ends": in_module(evaluator, "_released", lambda *_: frozenset()),
     "a wait keeps its end in a new version": says(
         migrating, "due_at = $tick_at, moved", "due_at = enrollments.due_at, moved"
     ),
