@@ -37,14 +37,14 @@ class Allowance:
 
 
 class Visitors:
-    """One allowance per address, for the addresses that came last."""
+    """One allowance per address, or whatever else is counted, for those that came last."""
 
     def __init__(self, rate: float, monotonic: Callable[[], float], remembered: int = 10_000) -> None:
         self._rate, self._monotonic, self._remembered = rate, monotonic, remembered
         self._known: OrderedDict[str, Allowance] = OrderedDict()
 
     def take(self, who: str) -> int:
-        """Take one unit of an address; see `Allowance.take`."""
+        """Take one unit of one; see `Allowance.take`."""
         known = self._known.get(who)
         if known is None:
             known = self._known[who] = Allowance(self._rate, self._monotonic)
