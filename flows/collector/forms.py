@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from flows.collector import pages
 from flows.collector.incoming import Intake, Json
-from flows.collector.pace import Visitors
+from flows.collector.pace import Allowances
 from flows.collector.service import Collector, Refusal, body_of
 from flows.collector.tokens import Keyring
 
@@ -57,7 +57,7 @@ class Forms:
     def routes(self, collector: Collector) -> list[Route]:
         """The routes of this part."""
         self._collector = collector
-        self._visitors = Visitors(PER_SECOND, collector.monotonic)
+        self._addresses = Allowances(PER_SECOND, collector.monotonic)
         return [Route("/v1/forms/{name}", self.posted, methods=["POST"])]
 
     async def posted(self, request: Request) -> Response:
@@ -69,7 +69,7 @@ class Forms:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
             raise Refusal(415, "not_a_form", "the content type is application/x-www-form-urlencoded")
-        if wait := self._visitors.take(request.client.host if request.client is not None else ""):
+        if wait := self._addresses.take(request.client.host if request.client is not None else ""):
             raise Refusal(429, "too_many", "too many posts from this address", after=wait)
         body = await body_of(request, _LARGEST)
         given = _fields(body)

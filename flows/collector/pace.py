@@ -36,7 +36,7 @@ class Allowance:
         return max(1, math.ceil((min(units, self._full) - self._left) / self._rate))
 
 
-class Visitors:
+class Allowances:
     """One allowance per address, or whatever else is counted, for those that came last."""
 
     def __init__(self, rate: float, monotonic: Callable[[], float], remembered: int = 10_000) -> None:

@@ -19,7 +19,7 @@ from flows.collector import pages
 from flows.collector.incoming import Json
 from flows.collector.links import counted
 from flows.collector.machines import by_machine, is_machine
-from flows.collector.pace import Visitors
+from flows.collector.pace import Allowances
 from flows.collector.service import Collector, Refusal, body_of
 from flows.collector.tokens import Keyring, Message
 from flows.journal.ids import identity
@@ -55,7 +55,7 @@ class Tracking:
     def routes(self, collector: Collector) -> list[Route]:
         """The routes of this part."""
         self._collector = collector
-        self._messages = Visitors(PER_SECOND, collector.monotonic)
+        self._messages = Allowances(PER_SECOND, collector.monotonic)
         return [
             Route("/o/{token}.gif", self.opened, methods=["GET"]),
             Route("/c/{token}", self.clicked, methods=["GET"]),
