@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+from sqlglot import exp
 
 from compiler.errors import WarehouseError
 from flows.warehouse.base import bound
@@ -117,7 +118,7 @@ class Plans:
         return cursor
 
     def _shape(self, name: str) -> Shape:
-        cursor = self.run(f"SELECT * FROM {name} LIMIT 0", {})
+        cursor = self.run(exp.select("*").from_(name).limit(0).sql("duckdb"), {})
         return tuple((column[0], str(column[1])) for column in cursor.description)
 
     def _planned(self, text: str, statement: duckdb.Statement) -> duckdb.Statement:
@@ -132,10 +133,11 @@ class Plans:
         name = self._names.setdefault(text, f"plan_{len(self._names)}")
         self._connection.execute(self._statement(_ASIDE))
         try:
-            self._connection.execute(f"PREPARE {name} AS {text}")
+            # Around a text that was generated already, under a name of ours.
+            self._connection.execute(exp.Command(this="PREPARE", expression=f"{name} AS {text}").sql("duckdb"))
         finally:
             self._connection.execute(self._statement(_BACK))
-        self._prepared[text] = _Prepared(self._statement(f"EXECUTE {name}"))
+        self._prepared[text] = _Prepared(self._statement(exp.Command(this="EXECUTE", expression=name).sql("duckdb")))
         return self._prepared[text].execute
 
     def _statement(self, text: str) -> duckdb.Statement:
@@ -156,7 +158,9 @@ def _taken_apart(text: str) -> _Remade | None:
     if found is None:
         return None
     name, query = found["name"], found["query"]
-    return _Remade(name, f"DELETE FROM {name}", f"INSERT INTO {name} {query}" if query is not None else None)
+    # The query is text that a tree was generated to; it is put in as it is, since parsing it again takes far longer.
+    filling = None if query is None else exp.Insert(this=exp.to_table(name), expression=exp.var(query)).sql("duckdb")
+    return _Remade(name, exp.delete(name).sql("duckdb"), filling)
 
 
 def _used(statement: duckdb.Statement, given: Mapping[str, Any]) -> dict[str, Any]:
